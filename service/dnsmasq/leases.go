@@ -1,0 +1,187 @@
+package dnsmasq
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"gangway/service/vnet"
+)
+
+const leaseSuffix = ".leases"
+
+// dnsmasq rewrites its lease file in place: it is empty, then partly there, then whole.
+// A file that was changed within settled is read again until it stays the same, at
+// intervals of settleStep, settleLimit at most.
+const (
+	settled     = 20 * time.Millisecond
+	settleStep  = 2 * time.Millisecond
+	settleLimit = 100 * time.Millisecond
+)
+
+// lease is a line of the lease file.
+type lease struct {
+	vnet.Lease
+	clientID []byte
+}
+
+// parseLeases returns what a lease file says of DHCPv4. Lines that it doesn't understand, such
+// as the last one of a file that is being written, are left out.
+func parseLeases(content []byte) []lease {
+	var leases []lease
+	for line := range bytes.Lines(content) {
+		text, whole := strings.CutSuffix(string(line), "\n")
+		if l, ok := parseLease(text); ok && whole {
+			leases = append(leases, l)
+		}
+	}
+	return leases
+}
+
+// parseLease parses "EXPIRY MAC ADDRESS NAME CLIENT-ID": Unix seconds or 0, "*" for none.
+func parseLease(line string) (lease, bool) {
+	var l lease
+	fields := strings.Fields(line)
+	if len(fields) < 5 {
+		return l, false
+	}
+	expiry, err := strconv.ParseInt(fields[0], 10, 64)
+	if err != nil || expiry < 0 || expiry > 1<<40 {
+		return l, false
+	}
+	if expiry != 0 {
+		l.Expires = time.Unix(expiry, 0)
+	}
+	mac, err := net.ParseMAC(fields[1]) // "06-…" stands for other hardware, which no bridge has
+	if err != nil {
+		return l, false
+	}
+	l.MAC = mac.String()
+	if l.Address, err = netip.ParseAddr(fields[2]); err != nil || !l.Address.Is4() {
+		return l, false
+	}
+	if fields[3] != "*" {
+		l.Hostname = fields[3]
+	}
+	l.clientID = []byte{}
+	if fields[4] != "*" {
+		if l.clientID, err = hex.DecodeString(strings.ReplaceAll(fields[4], ":", "")); err != nil {
+			return l, false
+		}
+	}
+	return l, true
+}
+
+// readLeases reads a lease file that dnsmasq may be rewriting. No file is no leases.
+func readLeases(ctx context.Context, path string) ([]lease, error) {
+	content, fresh, err := readLeaseFile(path)
+	deadline := time.Now().Add(settleLimit)
+	for err == nil && fresh && time.Now().Before(deadline) {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(settleStep):
+		}
+		var again []byte
+		again, fresh, err = readLeaseFile(path)
+		same := bytes.Equal(content, again)
+		content = again
+		if same && (len(content) == 0 || content[len(content)-1] == '\n') {
+			break
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return parseLeases(content), nil
+}
+
+// readLeaseFile returns a lease file's content and whether it has changed just now.
+func readLeaseFile(path string) (content []byte, fresh bool, err error) {
+	content, err = os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	age := time.Since(info.ModTime())
+	return content, age < settled && age > -settled, nil
+}
+
+// observeLeases returns the leases in force of every network that has a lease file,
+// sorted by address.
+func (r *Room) observeLeases(ctx context.Context) (map[string][]vnet.Lease, error) {
+	entries, err := os.ReadDir(r.leases)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("cannot look for leases: %w", err)
+	}
+	all := map[string][]vnet.Lease{}
+	now := r.clock()
+	for _, e := range entries {
+		network, ok := strings.CutSuffix(e.Name(), leaseSuffix)
+		if !ok || vnet.ValidateNetworkName(network) != nil {
+			continue
+		}
+		leases, err := readLeases(ctx, filepath.Join(r.leases, e.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("cannot read leases of %q: %w", network, err)
+		}
+		for _, l := range leases {
+			if l.Expires.IsZero() || l.Expires.After(now) {
+				all[network] = append(all[network], l.Lease)
+			}
+		}
+		slices.SortFunc(all[network], func(a, b vnet.Lease) int {
+			return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.MAC, b.MAC))
+		})
+	}
+	return all, nil
+}
+
+// pruneLeases removes leases outside the subnet: dnsmasq would keep them, and their names,
+// after a renumbering. Its server must not be running.
+func pruneLeases(path string, subnet netip.Prefix) error {
+	content, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("cannot read leases: %w", err)
+	}
+	var kept []byte
+	for line := range bytes.Lines(content) {
+		if l, ok := parseLease(strings.TrimSuffix(string(line), "\n")); ok && subnet.Contains(l.Address) {
+			kept = append(kept, line...)
+		}
+	}
+	if bytes.Equal(kept, content) {
+		return nil
+	}
+	return writeFile(path, kept)
+}
+
+func (r *Room) forgetLeases(network string) error {
+	if err := os.Remove(r.files(network).leases); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot forget leases of %q: %w", network, err)
+	}
+	return nil
+}

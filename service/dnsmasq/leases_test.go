@@ -1,0 +1,129 @@
+package dnsmasq
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"gangway/service/vnet"
+)
+
+func TestParseLeases(t *testing.T) {
+	const file = `1795000000 02:00:00:00:00:01 192.168.231.5 box 01:02:00:00:00:00:01
+0 02:00:00:00:00:0A 192.168.231.6 * *
+1795000000 06-02:00:00:00:00:01 192.168.231.7 * *
+nonsense
+1795000000 02:00:00:00:00:01 fe80::1 box *
+1795000000 02:00:00:00:00:01 192.168.231.8 box zz
+-5 02:00:00:00:00:01 192.168.231.9 box *
+duid 00:01:00:01:30:4e
+1795000000 1 2001:db8::5 six 00:01
+1795000000 02:00:00:00:00:01 192.168.231.10 to`
+	var got []vnet.Lease
+	for _, l := range parseLeases([]byte(file)) {
+		got = append(got, l.Lease)
+	}
+	want := []vnet.Lease{
+		{MAC: "02:00:00:00:00:01", Address: netip.MustParseAddr("192.168.231.5"), Hostname: "box", Expires: time.Unix(1795000000, 0)},
+		{MAC: "02:00:00:00:00:0a", Address: netip.MustParseAddr("192.168.231.6")},
+	}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func FuzzParseLeases(f *testing.F) {
+	f.Add([]byte("1795000000 02:00:00:00:00:01 192.168.231.5 box 01:02\n0 02:00:00:00:00:0a 10.0.0.1 * *\n"))
+	f.Add([]byte("duid 00:01\n"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		for _, l := range parseLeases(content) {
+			if !l.Address.Is4() || l.MAC == "" || strings.ContainsAny(l.Hostname, " \n") || l.Hostname == "*" {
+				t.Errorf("%+v", l)
+			}
+		}
+	})
+}
+
+func TestExpiredLeasesAreLeftOut(t *testing.T) {
+	l := newLab(t)
+	now := time.Unix(1795000000, 0)
+	l.options.Clock = func() time.Time { return now }
+	l.room = l.newRoom()
+	sh(t, `mkdir -p %[1]s; cat >%[1]s/default.leases <<END
+1795000001 02:00:00:00:00:02 192.168.231.6 * *
+1795000000 02:00:00:00:00:01 192.168.231.5 * *
+0 02:00:00:00:00:03 192.168.231.4 * *
+END
+touch %[1]s/Not-A-Network.leases %[1]s/default.leases.new`, l.options.StateDir+"/leases")
+	_, leases := l.observe()
+	var got []string
+	for _, lease := range leases["default"] {
+		got = append(got, lease.Address.String())
+	}
+	if diff := cmp.Diff([]string{"192.168.231.4", "192.168.231.6"}, got); diff != "" || len(leases) != 1 {
+		t.Errorf("%v %s", leases, diff)
+	}
+}
+
+// dnsmasq empties the file before it writes it again: who reads in between must not
+// believe that all leases are gone.
+func TestLeaseFileIsRewrittenWhileRead(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.leases")
+	line := "0 02:00:00:00:00:01 192.168.231.5 box *\n"
+	whole := []byte(strings.Repeat(line, 200))
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write(whole); err != nil {
+		t.Fatal(err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			f.Truncate(0)
+			for at := 0; at < len(whole); at += 4096 { // stdio's buffer
+				f.WriteAt(whole[at:min(at+4096, len(whole))], int64(at))
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}()
+	for range 200 {
+		leases, err := readLeases(context.Background(), path)
+		if err != nil || len(leases) != 200 {
+			t.Errorf("%d leases, %v", len(leases), err)
+			break
+		}
+	}
+	close(stop)
+	<-stopped
+}
+
+func TestPruneLeases(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.leases")
+	if err := pruneLeases(path, netip.MustParsePrefix("10.0.0.0/24")); err != nil {
+		t.Errorf("no file: %v", err)
+	}
+	inside := "0 02:00:00:00:00:01 10.0.0.5 box *\n"
+	if err := os.WriteFile(path, []byte("0 02:00:00:00:00:02 10.0.1.5 old *\n"+inside+"duid 00:01\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := pruneLeases(path, netip.MustParsePrefix("10.0.0.0/24")); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != inside {
+		t.Errorf("left: %q", b)
+	}
+}

@@ -1,0 +1,58 @@
+// Package firewall is the room of the IPv4 packet filter: chains of ours in iptables, sets
+// of subnets and interfaces that their rules refer to, and the table of tracked connections.
+//
+// The rules are constant text. What differs between machines and moments is in the sets'
+// members and in the link group of our bridges (BR below; plan.GroupBridge), so that a change
+// of uplink is a handful of netlink messages: no program is run, no rule is replaced.
+//
+//	PREROUTING ─> routing ─┬─> INPUT ───> GANGWAY-INPUT ───> the host's own rules
+//	                       └─> FORWARD ─> GANGWAY-FORWARD ─> the host's own rules
+//	                                            │
+//	                                       POSTROUTING ─> GANGWAY-POSTROUTING ─> out
+//
+//	filter GANGWAY-INPUT: what guests get from the host
+//	  out dst,src, DNS or DHCP .................. DROP     no open resolver towards an uplink
+//	  not from BR ............................... RETURN   none of our business
+//	  DHCP ...................................... ACCEPT   before there is an address
+//	  source isn't the bridge's subnet .......... DROP     spoofed
+//	  DNS to the bridge's own address ........... ACCEPT
+//	  ICMP ...................................... ACCEPT
+//	  not from BR with GroupServices ............ RETURN   host-access=all
+//	  RELATED,ESTABLISHED ....................... ACCEPT   answers to the host
+//	  else ...................................... REJECT
+//	filter GANGWAY-FORWARD: what guests get from others, and others from guests
+//	  from BR, bridged .......................... ACCEPT   only where br_netfilter is there
+//	  local dst,dst, RELATED,ESTABLISHED ........ ACCEPT   answers to guests
+//	  from BR, source isn't the bridge's subnet . DROP     spoofed
+//	  from BR, INVALID .......................... DROP     would leave untranslated
+//	  local src,src and out src,dst ............. ACCEPT   the way out
+//	  inbound dst,dst, not from BR .............. ACCEPT   routed networks
+//	  from BR ................................... REJECT
+//	  to BR ..................................... REJECT
+//	nat GANGWAY-POSTROUTING
+//	  nat src,dst ............................... MASQUERADE
+//	mangle GANGWAY-FORWARD
+//	  SYN, out src,dst or dst,src ............... TCPMSS to the path's MTU
+//	mangle GANGWAY-POSTROUTING
+//	  to BR, DHCP answer ........................ CHECKSUM fill
+//
+// "local src,src" reads: the source address and the incoming interface are a member of
+// gangway-local; "out src,dst": the source address and the outgoing interface, of gangway-out.
+//
+// Both backends of iptables work: nf_tables and legacy. Rules are replaced by one
+// iptables-restore --noflush, atomic for each table, jumps included, so that no packet meets a
+// chain of ours half done; nothing that isn't ours is named in it.
+//
+// Limits. The kernel stores a subnet with at most 64 interfaces in a set (hash:net,iface);
+// the 65th is an error. With the legacy backend nobody tells us of changes, so what others
+// break is seen at the next Observe; the same holds for the sets with either backend.
+// A guest speaks to the host and the outside from its network's subnet only: further addresses
+// that somebody gives a bridge by hand lead nowhere. What we ACCEPT ends the way through
+// iptables alone: nftables chains of others, firewalld's for one, see the packet, too.
+// A program that insists on the first place in INPUT or FORWARD, too, gets it until the next
+// Observe. A machine whose iptables was switched to the other backend keeps the rules that
+// were made by the former.
+//
+// The package is not responsible for: which entries belong in the sets (package plan), the
+// bridges and their group (package link), IPv6, firewalld's zones, port forwards.
+package firewall

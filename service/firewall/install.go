@@ -1,0 +1,143 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+
+	"gangway/service/plan"
+)
+
+// attempts is how often a change of the rules is tried when somebody else's changes, made
+// between our reading and our writing, thwart it.
+const attempts = 3
+
+// install makes sets, chains and jumps what they should be. What is right isn't touched.
+func (f *Firewall) install(ctx context.Context) error {
+	for _, name := range plan.Sets() {
+		if err := f.netlink.createSet(name); err != nil {
+			return err
+		}
+	}
+	bridged, err := hasBridgeNetfilter()
+	if err != nil {
+		return err
+	}
+	want := chains(bridged)
+	f.seen.valid = false
+	mended, thwarted := false, error(nil)
+	for range attempts + 1 {
+		generation, err := f.generation()
+		if err != nil {
+			return err
+		}
+		rules, err := f.programs.read(ctx)
+		if err != nil {
+			return err
+		}
+		if mended {
+			f.accepted.learn(rules, want)
+		}
+		problem := f.accepted.problem(rules, want)
+		if problem == "" {
+			f.seen = look{true, generation, bridged, "", true}
+			return nil
+		}
+		f.log.Debug("installing firewall chains", "problem", problem)
+		thwarted = f.mend(ctx, rules, want)
+		mended = thwarted == nil
+	}
+	if thwarted == nil {
+		thwarted = errors.New("another program changes them at the same time")
+	}
+	return fmt.Errorf("cannot install firewall chains: %w", thwarted)
+}
+
+// mend changes what differs from want. Where only jumps are gone, they are inserted and
+// the chains, their counters included, left alone. Otherwise chains and jumps change in one transaction,
+// for the time between them would be one without protection.
+func (f *Firewall) mend(ctx context.Context, rules ruleset, want []chain) error {
+	var gone []chain
+	onlyJumps := true
+	for _, c := range want {
+		count, first := rules.jumps(c)
+		switch {
+		case !f.accepted.intact(rules, c), count > 0 && !first, count > 1:
+			onlyJumps = false
+		case count == 0:
+			gone = append(gone, c)
+		}
+	}
+	if !onlyJumps {
+		return f.programs.apply(ctx, f.accepted.renderInstall(rules, want))
+	}
+	for _, c := range gone {
+		if err := f.programs.iptables.Insert(c.table, c.hook, 1, "-j", c.name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// destroyPatience bounds how long a set may still be in use after its last rule has gone:
+// the kernel frees rules of nftables some milliseconds after their removal.
+const destroyPatience = 2 * time.Second
+
+// remove takes away jumps, chains and sets of ours.
+func (f *Firewall) remove(ctx context.Context) error {
+	// First of all nobody may leave any more: translation goes before the chain that
+	// forbids what isn't translated.
+	for _, name := range plan.Sets() {
+		if err := f.netlink.flushSet(name); err != nil {
+			return err
+		}
+	}
+	f.seen.valid = false
+	ours := chains(false)
+	var thwarted error
+	for range attempts {
+		rules, err := f.programs.read(ctx)
+		if err != nil {
+			return err
+		}
+		text := renderRemove(rules, ours)
+		if text == "" {
+			thwarted = nil
+			break
+		}
+		if thwarted = f.programs.apply(ctx, text); thwarted == nil {
+			break
+		}
+	}
+	if thwarted != nil {
+		return fmt.Errorf("cannot remove firewall chains: %w", thwarted)
+	}
+	f.accepted = accepted{}
+	var errs []error
+	deadline := time.Now().Add(destroyPatience)
+	for _, name := range plan.Sets() {
+		errs = append(errs, f.destroy(ctx, name, deadline))
+	}
+	return errors.Join(errs...)
+}
+
+// destroy destroys a set as soon as no rule refers to it any more.
+func (f *Firewall) destroy(ctx context.Context, name string, deadline time.Time) error {
+	for {
+		err := f.netlink.destroySet(name)
+		if !errors.Is(err, nl.IPSetError(nl.IPSET_ERR_BUSY)) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%w: a rule that isn't ours refers to it", err)
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package plan
+
+import (
+	"net/netip"
+	"slices"
+
+	"gangway/service/vnet"
+)
+
+// defaultMTU is Ethernet's (RFC 894).
+const defaultMTU = 1500
+
+// planBridges makes bridges and their addresses, and removes those of networks that are
+// not to run.
+func (b *builder) planBridges() {
+	links := b.ours()
+	for _, d := range b.active() {
+		l, exists := links[d.Name]
+		if exists && l.Name != d.Bridge { // renamed in the settings
+			b.add(phaseRemoveBridge, DeleteBridge{Name: l.Name, Alias: l.Alias})
+			exists = false
+		}
+		want := CreateBridge{Name: d.Bridge, MAC: vnet.BridgeMAC(b.want.Seed, d.Name).String(),
+			Alias: AliasPrefix + d.Name, MTU: bridgeMTU(d), Group: group(d)}
+		if !exists {
+			b.add(phaseBridge, want)
+			b.add(phaseBridge, SetSysctl{Key: disableIPv6(d.Bridge), Value: ipv6Off(d)})
+		} else {
+			b.mendBridge(want, l)
+		}
+		b.planAddress(d, l, exists)
+		if !exists || !l.Up {
+			b.add(phaseBridge, SetLinkUp{Name: d.Bridge})
+		}
+	}
+	for i := range b.decisions { // what exists of networks that are not to run
+		if d := &b.decisions[i]; !d.Active {
+			if l, exists := links[d.Name]; exists {
+				b.add(phaseRemoveBridge, DeleteBridge{Name: l.Name, Alias: l.Alias})
+			}
+		}
+		delete(links, b.decisions[i].Name)
+	}
+	for _, name := range sortedKeys(links) { // and of networks that nobody knows any more
+		b.add(phaseRemoveBridge, DeleteBridge{Name: links[name].Name, Alias: links[name].Alias})
+	}
+}
+
+// mendBridge puts right what somebody changed on a bridge of ours.
+func (b *builder) mendBridge(want CreateBridge, l vnet.Link) {
+	if l.MAC != want.MAC {
+		b.add(phaseBridge, SetMAC{Name: want.Name, MAC: want.MAC})
+	}
+	if l.MTU != want.MTU {
+		b.add(phaseBridge, SetMTU{Name: want.Name, MTU: want.MTU})
+	}
+	if l.Group != want.Group {
+		b.add(phaseBridge, SetGroup{Name: want.Name, Group: want.Group})
+	}
+	if l.MulticastSnooping {
+		b.add(phaseBridge, SetMulticastSnooping{Name: want.Name, On: false})
+	}
+}
+
+// planAddress adds the bridge's address; others were dealt with by planClashes.
+func (b *builder) planAddress(d *Decision, l vnet.Link, exists bool) {
+	if !d.Address.IsValid() {
+		return
+	}
+	if exists && slices.ContainsFunc(b.have.Kernel.Addresses, func(a vnet.Address) bool {
+		return a.Link == l.Index && a.Prefix == d.Address
+	}) {
+		return
+	}
+	b.add(phaseBridge, AddAddress{Link: d.Bridge, Prefix: d.Address})
+}
+
+// bridgeMTU is the settings', else the uplink's where that is smaller than Ethernet's.
+func bridgeMTU(d *Decision) int {
+	switch {
+	case d.settings.MTU != 0:
+		return int(d.settings.MTU)
+	case d.Uplink != "" && d.bound.MTU >= 1280:
+		return min(d.bound.MTU, defaultMTU)
+	}
+	return defaultMTU
+}
+
+func group(d *Decision) uint32 {
+	if d.settings.HostAccess == "services" {
+		return GroupBridge | GroupServices
+	}
+	return GroupBridge
+}
+
+// planPorts attaches what was asked to be a port, and sets what differs on ports.
+func (b *builder) planPorts() {
+	links := b.ours()
+	for i, w := range b.want.Networks {
+		d := &b.decisions[i]
+		if !d.Active {
+			continue
+		}
+		bridge, exists := links[d.Name]
+		for _, p := range w.Ports {
+			l, there := b.have.Kernel.LinkByIndex(p.Index)
+			if !there || l.Name != p.Interface {
+				continue
+			}
+			if l.Master == 0 || !exists {
+				b.add(phasePort, AddPort{Bridge: d.Bridge, Interface: p.Interface, Index: p.Index})
+				if d.settings.IsolatePorts {
+					b.add(phasePort, IsolatePort{Interface: p.Interface, On: true})
+				}
+			}
+		}
+		if !exists {
+			continue
+		}
+		for _, l := range b.have.Kernel.Links {
+			if l.Master != bridge.Index {
+				continue
+			}
+			if l.Isolated != d.settings.IsolatePorts {
+				b.add(phasePort, IsolatePort{Interface: l.Name, On: d.settings.IsolatePorts})
+			}
+			switch {
+			case b.asksAgain(d):
+				b.add(phasePort, BouncePort{Interface: l.Name})
+			case !l.Up && slices.ContainsFunc(w.Ports, func(p vnet.PortRef) bool { return p.Index == l.Index }):
+				b.add(phasePort, SetLinkUp{Name: l.Name}) // killed in the middle of a bounce
+			}
+		}
+	}
+}
+
+// asksAgain tells whether the network's guests hold addresses of another subnet: it is being
+// renumbered, or the process that renumbered it may not have come to tell the guests.
+func (b *builder) asksAgain(d *Decision) bool {
+	if d.Renumbered != nil {
+		return true
+	}
+	return b.have.First && slices.ContainsFunc(b.have.Leases[d.Name], func(l vnet.Lease) bool {
+		return d.Subnet.IsValid() && !d.Subnet.Contains(l.Address)
+	})
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// subnetsOf returns the subnets of the networks whose guests' IPv4 is forwarded.
+func subnetsOf(list []*Decision) []netip.Prefix {
+	var subnets []netip.Prefix
+	for _, d := range list {
+		if d.routes4() {
+			subnets = append(subnets, d.Subnet)
+		}
+	}
+	return subnets
+}

@@ -1,0 +1,69 @@
+package plan
+
+import "strings"
+
+// Concerns returns the network that the operation is for, "" when it concerns all.
+func Concerns(op Op, networks []Decision) string {
+	byBridge := func(ifname string) string {
+		for _, d := range networks {
+			if d.Bridge == ifname {
+				return d.Name
+			}
+		}
+		return ""
+	}
+	switch o := op.(type) {
+	case CreateBridge:
+		return strings.TrimPrefix(o.Alias, AliasPrefix)
+	case DeleteBridge:
+		return strings.TrimPrefix(o.Alias, AliasPrefix)
+	case SetLinkUp:
+		return byBridge(o.Name)
+	case SetMTU:
+		return byBridge(o.Name)
+	case SetMAC:
+		return byBridge(o.Name)
+	case SetGroup:
+		return byBridge(o.Name)
+	case SetMulticastSnooping:
+		return byBridge(o.Name)
+	case AddAddress:
+		return byBridge(o.Link)
+	case DeleteAddress:
+		return byBridge(o.Link)
+	case AddPort:
+		return byBridge(o.Bridge)
+	case RemovePort:
+		return byBridge(o.Bridge)
+	case AddRule:
+		return byBridge(o.Rule.IIF)
+	case DeleteRule:
+		return byBridge(o.Rule.IIF)
+	case AddSetEntry:
+		return bySubnet(o.Entry.Prefix.String(), networks)
+	case DeleteSetEntry:
+		return bySubnet(o.Entry.Prefix.String(), networks)
+	case StartServer:
+		return o.Spec.Network
+	case StopServer:
+		return o.Network
+	case SetHosts:
+		return o.Spec.Network
+	case SetUpstreams:
+		return o.Network
+	case RememberSubnet:
+		return o.Network
+	case ForgetLeases:
+		return o.Network
+	}
+	return ""
+}
+
+func bySubnet(subnet string, networks []Decision) string {
+	for _, d := range networks {
+		if d.Subnet.String() == subnet {
+			return d.Name
+		}
+	}
+	return ""
+}

@@ -1,0 +1,49 @@
+package plan
+
+// What is ours in the kernel is recognised by these; a new process finds it without any
+// memory of its own. These must never change: an older daemon's objects would be orphaned.
+const (
+	// AliasPrefix and the network's name make the alias of a network's bridge.
+	AliasPrefix = "gangway:"
+	// Protocol marks our routes and rules (rtnetlink's rtm_protocol); unassigned in
+	// iproute2's rt_protos.
+	Protocol = 147
+	// TableFollow, TableBypass and TableBlock hold the default route of all networks
+	// that are bound automatically, by their vpn setting; TableNone has no way out.
+	// A network that is pinned to an interface uses TablePinned plus its index.
+	TableFollow = 26450
+	TableBypass = 26451
+	TableBlock  = 26452
+	TableNone   = 26453
+	TablePinned = 2645000000
+	// PriorityMain and PriorityOwn are the priorities of each bridge's two rules: main
+	// without its default route, then a table of ours. Before main (32766) and behind what
+	// VPNs use to catch traffic (Tailscale 5210 to 5270).
+	PriorityMain = 21100
+	PriorityOwn  = 21200
+)
+
+// The link group (IFLA_GROUP) of a bridge of ours tells the packet filter that it is ours,
+// whichever its name and however many there are: GroupBridge under GroupMask, with
+// GroupServices when its guests reach only DHCP, DNS and ping on the host.
+const (
+	GroupBridge   = 0x67770000
+	GroupMask     = 0xffff0000
+	GroupServices = 0x00000001
+)
+
+// The sets, all of type hash:net,iface. Their contents and the bridges' groups are all that
+// differs between machines and moments: the rules that refer to them are constant.
+const (
+	// SetLocal has each subnet with its bridge.
+	SetLocal = "gangway-local"
+	// SetOut has each subnet with every interface that its guests may leave by.
+	SetOut = "gangway-out"
+	// SetNAT has those of SetOut that are translated.
+	SetNAT = "gangway-nat"
+	// SetInbound has each subnet whose guests may be reached from outside, with its bridge.
+	SetInbound = "gangway-inbound"
+)
+
+// Sets lists the names of all sets.
+func Sets() []string { return []string{SetLocal, SetOut, SetNAT, SetInbound} }

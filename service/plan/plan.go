@@ -1,0 +1,198 @@
+package plan
+
+import (
+	"net/netip"
+	"slices"
+
+	"gangway/service/vnet"
+)
+
+// Want is what is asked for: definitions, what was started and attached, and what is
+// remembered of earlier choices.
+type Want struct {
+	// Networks are sorted by name.
+	Networks []WantedNetwork
+	// UplinkPrefixes are the prefixes that uplinks have ever used, as far as remembered.
+	UplinkPrefixes []netip.Prefix
+	// Seed is the machine's identity, for stable MAC addresses.
+	Seed string
+}
+
+// WantedNetwork is one network as it is wanted.
+type WantedNetwork struct {
+	Name     string
+	Settings vnet.Settings // Bridge is not empty
+	// Problem says why the definition can't be used, "" if it can.
+	Problem string
+	// Active tells whether it is to run.
+	Active bool
+	// Remembered is the subnet that an automatic choice fell on before, zero if none.
+	Remembered netip.Prefix
+	Ports      []vnet.PortRef
+}
+
+// Result is what Plan found out.
+type Result struct {
+	// Ops are to be carried out in this order: what must go at once, then adds, then deletes.
+	Ops []Op
+	// Networks has one Decision for each wanted network, in the same order.
+	Networks []Decision
+	// Moored is the uplink that automatic networks are bound to, "" if none.
+	Moored string
+}
+
+// Decision is what was decided for one network.
+type Decision struct {
+	Name   string
+	Active bool
+	Bridge string
+	State  vnet.NetworkStatus
+	Reason string
+	// Uplink is the interface that its default route is bound to, "" if none.
+	Uplink string
+	// Subnet and Address are zero when it has no IPv4.
+	Subnet, Address       netip.Prefix
+	IPv4State, IPv4Reason string
+	IPv6State, IPv6Reason string
+	Upstreams             []vnet.Upstream
+	Renumbered            *vnet.Renumbered
+
+	settings vnet.Settings
+	outs     []vnet.Uplink // interfaces that guests may leave by
+	table    uint32
+	bound    vnet.Uplink // valid when Uplink isn't ""
+}
+
+// routes4 tells whether guests' IPv4 is forwarded at all.
+func (d *Decision) routes4() bool {
+	return d.Subnet.IsValid() && (d.settings.IPv4Method == "nat" || d.settings.IPv4Method == "routed")
+}
+
+// Plan decides. It is pure: the same arguments give the same result.
+func Plan(want Want, have vnet.Observed) Result {
+	b := &builder{want: want, have: have}
+	b.decide()
+	b.planClashes()
+	b.planMemory()
+	b.planBridges()
+	b.planSysctls()
+	b.planFirewall()
+	b.planRouting()
+	b.planFlows()
+	b.planServers()
+	b.planPorts()
+	var ops []Op
+	for _, phase := range b.phases {
+		ops = append(ops, phase...)
+	}
+	return Result{Ops: ops, Networks: b.decisions, Moored: b.moored}
+}
+
+// The phases of a pass, in order. What carries packets comes before what may take longer,
+// and everything is added before anything is deleted, so that a switch has no gap; only a
+// clash is different: there the host's own connectivity waits for the deletion.
+const (
+	phaseClash = iota
+	phaseMemory
+	phaseBridge
+	phaseSysctl
+	phaseFilter
+	phaseRoute
+	phaseFlows
+	phaseUpstream
+	phaseServer
+	phasePort
+	phaseRemoveRoute
+	phaseRemoveFilter
+	phaseRemoveServer
+	phaseRemoveBridge
+	phaseReturn
+	phases
+)
+
+// builder collects the operations of one plan.
+type builder struct {
+	want      Want
+	have      vnet.Observed
+	decisions []Decision
+	moored    string
+	phases    [phases][]Op
+}
+
+func (b *builder) add(phase int, op Op) { b.phases[phase] = append(b.phases[phase], op) }
+
+// changed tells whether the phase has an operation for which is is true.
+func (b *builder) changed(phase int, is func(Op) bool) bool {
+	return slices.ContainsFunc(b.phases[phase], is)
+}
+
+// decide settles every network's bridge, uplink and subnet.
+func (b *builder) decide() {
+	if up, _ := bindAuto("follow", &b.have.Uplinks); up != nil {
+		b.moored = up.Interface
+	}
+	bridges := map[string]string{} // bridge to the network that has it
+	for _, w := range b.want.Networks {
+		d := Decision{Name: w.Name, Active: w.Active && w.Problem == "", Bridge: w.Settings.Bridge,
+			settings: w.Settings, State: vnet.Inactive, IPv4State: "off", IPv6State: "off"}
+		switch {
+		case w.Problem != "":
+			d.State, d.Reason = vnet.FailedNetwork, w.Problem
+		case w.Active:
+			if other, taken := bridges[d.Bridge]; taken {
+				d.fail("its bridge %s is network %s's", d.Bridge, other)
+			} else if l, exists := b.have.Kernel.LinkByName(d.Bridge); exists && l.Alias != AliasPrefix+w.Name {
+				d.fail("interface %s exists and is not Gangway's", d.Bridge)
+			} else {
+				bridges[d.Bridge] = w.Name
+				d.State = vnet.Active
+			}
+		}
+		b.decisions = append(b.decisions, d)
+	}
+	b.decideSubnets()
+	for i := range b.decisions {
+		d := &b.decisions[i]
+		if d.Active {
+			b.decideIPv4(d)
+			decideIPv6(d)
+		}
+	}
+}
+
+func (b *builder) decideIPv4(d *Decision) {
+	method := d.settings.IPv4Method
+	switch {
+	case method == "off":
+		d.IPv4State, d.IPv4Reason = "off", "IPv4 is off by the network's settings"
+		return
+	case !d.Subnet.IsValid():
+		d.IPv4State = "off" // the reason was given with the choice of the subnet
+		return
+	case method == "isolated":
+		d.IPv4State, d.IPv4Reason = "isolated", "guests reach each other and the host only, by the network's settings"
+		return
+	}
+	bound, reason := bind(d.settings, &b.have.Uplinks)
+	d.outs = outs(d.settings, &b.have.Uplinks)
+	d.table = table(d.settings, &b.have.Kernel)
+	d.IPv4Reason = reason
+	if bound == nil {
+		d.IPv4State = "offline"
+		return
+	}
+	d.Uplink, d.bound, d.IPv4State = bound.Interface, *bound, method
+	d.Upstreams = upstreams(d, &b.have.Uplinks)
+}
+
+func decideIPv6(d *Decision) {
+	if d.settings.IPv6Method == "off" {
+		d.IPv6State, d.IPv6Reason = "off", "IPv6 is off by the network's settings"
+		return
+	}
+	d.IPv6State = "link-local"
+	d.IPv6Reason = "guests reach each other and the host by link-local addresses"
+	if d.settings.IPv6Method == "auto" {
+		d.IPv6Reason += "; this version does not extend the uplink's IPv6 to guests"
+	}
+}

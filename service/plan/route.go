@@ -1,0 +1,109 @@
+package plan
+
+import (
+	"net/netip"
+	"slices"
+
+	"gangway/service/vnet"
+)
+
+// unreachableMetric is worse than any real route's.
+const unreachableMetric = 1 << 31
+
+var anywhere = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+
+// planRouting gives guests a default route of their own: what comes in by a bridge looks up
+// main without its default route, then a table of ours with the default route of the
+// uplink that the network is bound to, then "unreachable". So guests can leave a dead
+// uplink before the host does, be pinned, pass a VPN by, and never leave by what nobody chose.
+func (b *builder) planRouting() {
+	var rules []vnet.Rule
+	var routes []vnet.Route
+	for _, d := range b.active() {
+		if !d.routes4() {
+			continue
+		}
+		rules = append(rules,
+			vnet.Rule{Priority: PriorityMain, IIF: d.Bridge, Table: mainTable, SuppressPrefixLength: 0, Protocol: Protocol},
+			vnet.Rule{Priority: PriorityOwn, IIF: d.Bridge, Table: d.table, SuppressPrefixLength: -1, Protocol: Protocol})
+		for _, r := range defaultRoutes(d) {
+			if !slices.Contains(routes, r) {
+				routes = append(routes, r)
+			}
+		}
+	}
+	b.planRoutes(routes)
+	b.planRules(rules)
+}
+
+const mainTable = 254 // RT_TABLE_MAIN
+
+func defaultRoutes(d *Decision) []vnet.Route {
+	routes := []vnet.Route{{Table: d.table, Dst: anywhere, Metric: unreachableMetric,
+		Protocol: Protocol, Type: vnet.RouteUnreachable}}
+	if d.Uplink == "" {
+		return routes
+	}
+	via := vnet.Route{Table: d.table, Dst: anywhere, Gateway: d.bound.Gateway4, Link: d.bound.Index,
+		Protocol: Protocol, Type: vnet.RouteUnicast}
+	if via.Gateway.IsValid() {
+		// A router outside the uplink's prefixes (a host address with a /32, common in clouds
+		// and on some hot spots) is reachable on the link nevertheless.
+		via.OnLink = !slices.ContainsFunc(d.bound.Addresses, func(p netip.Prefix) bool { return p.Contains(via.Gateway) })
+	} else {
+		via.Scope = 253 // RT_SCOPE_LINK: no next hop
+	}
+	return append(routes, via)
+}
+
+func (b *builder) planRoutes(want []vnet.Route) {
+	var have []vnet.Route
+	for _, r := range b.have.Kernel.Routes {
+		if r.Protocol == Protocol {
+			have = append(have, r)
+		}
+	}
+	for _, r := range want {
+		if !slices.ContainsFunc(have, func(h vnet.Route) bool { return sameRoute(h, r) }) {
+			l, _ := b.have.Kernel.LinkByIndex(r.Link)
+			b.add(phaseRoute, ReplaceRoute{Route: r, LinkName: l.Name})
+		}
+	}
+	for _, h := range have {
+		replaced := slices.ContainsFunc(want, func(r vnet.Route) bool {
+			return r.Table == h.Table && r.Dst == h.Dst && r.Metric == h.Metric
+		})
+		if !replaced {
+			b.add(phaseRemoveRoute, DeleteRoute{Route: h})
+		}
+	}
+}
+
+// sameRoute compares what we set; an unreachable route's link is the kernel's affair (lo).
+func sameRoute(have, want vnet.Route) bool {
+	if want.Type == vnet.RouteUnreachable {
+		return have.Type == want.Type && have.Table == want.Table && have.Dst == want.Dst && have.Metric == want.Metric
+	}
+	have.Source = want.Source
+	have.Scope = want.Scope
+	return have == want
+}
+
+func (b *builder) planRules(want []vnet.Rule) {
+	var have []vnet.Rule
+	for _, r := range b.have.Kernel.Rules {
+		if r.Protocol == Protocol && !r.Foreign {
+			have = append(have, r)
+		}
+	}
+	for _, r := range want {
+		if !slices.Contains(have, r) {
+			b.add(phaseRoute, AddRule{Rule: r})
+		}
+	}
+	for i, r := range have {
+		if !slices.Contains(want, r) || slices.Index(have, r) < i { // also what stands twice
+			b.add(phaseRemoveRoute, DeleteRule{Rule: r})
+		}
+	}
+}

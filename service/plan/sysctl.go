@@ -1,0 +1,171 @@
+package plan
+
+import (
+	"slices"
+
+	"gangway/service/vnet"
+)
+
+func forwarding(ifname string) string  { return "net/ipv4/conf/" + ifname + "/forwarding" }
+func rpFilter(ifname string) string    { return "net/ipv4/conf/" + ifname + "/rp_filter" }
+func disableIPv6(ifname string) string { return "net/ipv6/conf/" + ifname + "/disable_ipv6" }
+
+func ipv6Off(d *Decision) string {
+	if d.settings.IPv6Method == "off" {
+		return "1"
+	}
+	return "0"
+}
+
+// SysctlKeys lists the sysctls, beside forwarding and rp_filter of every link, that Plan
+// wants to see.
+func SysctlKeys(want Want) []string {
+	var keys []string
+	for _, w := range want.Networks {
+		if w.Active {
+			keys = append(keys, disableIPv6(w.Settings.Bridge))
+		}
+	}
+	return keys
+}
+
+// planSysctls sets what our bridges need, and borrows on the uplinks what forwarding needs
+// there: the kernel asks the interface that a packet came in by whether it forwards, so
+// one flag at each end is enough and the host's global switch stays as it is.
+func (b *builder) planSysctls() {
+	have := b.have.Kernel.Sysctls
+	borrowed := map[string]bool{}
+	borrow := func(key, value string) {
+		borrowed[key] = true
+		if have[key] != value {
+			b.add(phaseSysctl, BorrowSysctl{Key: key, Value: value})
+		}
+	}
+	for _, d := range b.active() {
+		value := "0"
+		if d.routes4() {
+			value = "1"
+		}
+		if have[forwarding(d.Bridge)] != value {
+			b.add(phaseSysctl, SetSysctl{Key: forwarding(d.Bridge), Value: value})
+		}
+		if v, known := have[disableIPv6(d.Bridge)]; known && v != ipv6Off(d) {
+			b.add(phaseSysctl, SetSysctl{Key: disableIPv6(d.Bridge), Value: ipv6Off(d)})
+		}
+		if !d.routes4() {
+			continue
+		}
+		for _, u := range d.outs {
+			if _, saved := b.have.Kernel.SavedSysctls[forwarding(u.Interface)]; saved || have[forwarding(u.Interface)] != "1" {
+				borrow(forwarding(u.Interface), "1")
+			}
+		}
+		b.borrowLooseRPFilter(d, borrow)
+	}
+	for _, key := range sortedKeys(b.have.Kernel.SavedSysctls) {
+		if borrowed[key] {
+			continue
+		}
+		b.add(phaseReturn, ReturnSysctl{Key: key, Value: b.returnable(key)})
+	}
+}
+
+// borrowLooseRPFilter sees to it that answers reach guests who leave by another uplink than
+// the host's default: strict reverse path filtering (RFC 3704 2.2) would drop them, since
+// the host's own way back to the sender is another. Loose (2) accepts any sender that there
+// is a route to. The kernel takes the larger of the interface's value and that of "all".
+func (b *builder) borrowLooseRPFilter(d *Decision, borrow func(key, value string)) {
+	have := b.have.Kernel.Sysctls
+	if d.Uplink == "" || d.bound.Index == b.hostEgress() {
+		return
+	}
+	key := rpFilter(d.Uplink)
+	_, saved := b.have.Kernel.SavedSysctls[key]
+	strict := have[key] == "1" || have[key] == "0" && have[rpFilter("all")] == "1"
+	if saved || strict {
+		borrow(key, "2")
+	}
+}
+
+// hostEgress is the link of the host's own best IPv4 default route in the kernel, 0 if none.
+func (b *builder) hostEgress() int {
+	link, metric := 0, uint32(0)
+	for _, r := range b.have.Kernel.Routes {
+		if r.Table == mainTable && r.Dst == anywhere && r.Type == vnet.RouteUnicast && (link == 0 || r.Metric < metric) {
+			link, metric = r.Link, r.Metric
+		}
+	}
+	return link
+}
+
+// returnable is the value that we set the borrowed sysctl to, "" when the borrowed value must
+// not come back: somebody else needs what we needed (ip_forward was switched on since).
+func (b *builder) returnable(key string) string {
+	for _, l := range b.have.Kernel.Links {
+		switch key {
+		case forwarding(l.Name):
+			if b.have.Kernel.Sysctls[forwarding("all")] == "1" {
+				return ""
+			}
+			return "1"
+		case rpFilter(l.Name):
+			return "2"
+		}
+	}
+	return "" // the interface is gone
+}
+
+// planFirewall keeps the chains in place while a network runs, and the sets' contents right.
+func (b *builder) planFirewall() {
+	active := b.active()
+	fw := b.have.Firewall
+	if len(active) == 0 {
+		if fw.Present {
+			b.add(phaseRemoveFilter, RemoveFirewall{})
+		}
+		return
+	}
+	if !fw.Chains {
+		b.add(phaseFilter, InstallChains{})
+	}
+	want := b.setEntries(active)
+	for _, set := range Sets() {
+		have := fw.Sets[set]
+		for _, e := range want[set] {
+			if !slices.Contains(have, e) {
+				b.add(phaseFilter, AddSetEntry{Set: set, Entry: e})
+			}
+		}
+		for _, e := range have {
+			if !slices.Contains(want[set], e) {
+				b.add(phaseRemoveFilter, DeleteSetEntry{Set: set, Entry: e})
+			}
+		}
+	}
+}
+
+func (b *builder) setEntries(active []*Decision) map[string][]vnet.SetEntry {
+	sets := map[string][]vnet.SetEntry{}
+	add := func(set string, d *Decision, ifname string) {
+		sets[set] = append(sets[set], vnet.SetEntry{Prefix: d.Subnet, Interface: ifname})
+	}
+	for _, d := range active {
+		if !d.Subnet.IsValid() {
+			continue
+		}
+		add(SetLocal, d, d.Bridge)
+		if !d.routes4() {
+			continue
+		}
+		for _, u := range d.outs {
+			add(SetOut, d, u.Interface)
+			if d.settings.IPv4Method == "nat" {
+				add(SetNAT, d, u.Interface)
+			}
+		}
+		if d.settings.IPv4Method == "routed" {
+			add(SetInbound, d, d.Bridge)
+		}
+	}
+	return sets
+}

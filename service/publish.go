@@ -1,0 +1,175 @@
+package service
+
+import (
+	"context"
+	"reflect"
+	"slices"
+
+	"gangway/service/plan"
+	"gangway/service/vnet"
+)
+
+// initialSnapshot shows the definitions before anything was observed.
+func (s *Service) initialSnapshot() *vnet.Snapshot {
+	snapshot := &vnet.Snapshot{State: vnet.Offline}
+	for _, name := range s.names() {
+		d := s.definitions[name]
+		n := vnet.NetworkState{Name: name, Settings: d.Settings, State: vnet.Inactive, Bridge: d.Settings.Bridge,
+			IPv4State: "off", IPv6State: "off"}
+		switch {
+		case d.Problem != nil:
+			n.State, n.Reason = vnet.FailedNetwork, d.Problem.Error()
+		case s.wantsActive(d):
+			n.State = vnet.Starting
+		}
+		snapshot.Networks = append(snapshot.Networks, n)
+	}
+	return snapshot
+}
+
+// snapshot is what a pass shows of the machine.
+func (s *Service) snapshot(ctx context.Context, want plan.Want, have vnet.Observed, result plan.Result, errs map[string]error) *vnet.Snapshot {
+	snapshot := &vnet.Snapshot{State: vnet.Offline, Primary: have.Uplinks.Primary}
+	switch {
+	case result.Moored == "":
+	case result.Moored == have.Uplinks.Primary:
+		snapshot.State = vnet.Online
+	default: // guests have left before the host
+		snapshot.State = vnet.Switching
+	}
+	for i, w := range want.Networks {
+		snapshot.Networks = append(snapshot.Networks, s.networkState(ctx, w, result.Networks[i], have, errs))
+	}
+	for _, u := range have.Uplinks.List {
+		snapshot.Uplinks = append(snapshot.Uplinks, vnet.UplinkState{Uplink: u, Primary: u.Interface == have.Uplinks.Primary,
+			Sharing: "auto", IPv6Method: "link-local", IPv6Reason: "this version does not extend the uplink's IPv6 to guests"})
+	}
+	return snapshot
+}
+
+func (s *Service) networkState(ctx context.Context, w plan.WantedNetwork, d plan.Decision, have vnet.Observed, errs map[string]error) vnet.NetworkState {
+	n := vnet.NetworkState{
+		Name: w.Name, Settings: w.Settings.Clone(), State: d.State, Reason: d.Reason, Bridge: d.Bridge,
+		Uplink: d.Uplink, Subnet: d.Subnet, Address: d.Address,
+		IPv4State: d.IPv4State, IPv4Reason: d.IPv4Reason, IPv6State: d.IPv6State, IPv6Reason: d.IPv6Reason,
+	}
+	if !d.Active {
+		return n
+	}
+	for _, u := range d.Upstreams {
+		if len(u.Domains) == 0 {
+			n.Nameservers = append(n.Nameservers, u.Address)
+		}
+	}
+	for _, l := range have.Leases[w.Name] {
+		if d.Subnet.Contains(l.Address) { // one of the subnet before a renumbering serves nobody
+			n.Leases = append(n.Leases, l)
+		}
+	}
+	n.Ports = s.ports(ctx, w, d, have)
+	for _, about := range []string{w.Name, ""} {
+		if err := errs[about]; err != nil {
+			n.State, n.Reason = vnet.Degraded, err.Error()
+			if _, exists := have.Kernel.LinkByName(d.Bridge); !exists {
+				n.State = vnet.FailedNetwork
+			}
+			break
+		}
+	}
+	return n
+}
+
+// ports lists the ports of a network's bridge without their counters: those change all
+// the time and are asked for when somebody wants them.
+func (s *Service) ports(ctx context.Context, w plan.WantedNetwork, d plan.Decision, have vnet.Observed) []vnet.Port {
+	bridge, exists := have.Kernel.LinkByName(d.Bridge)
+	if !exists {
+		return nil
+	}
+	var list []vnet.Port
+	for _, l := range have.Kernel.Links {
+		if l.Master == bridge.Index {
+			list = append(list, port(l, w.Ports))
+		}
+	}
+	slices.SortFunc(list, func(a, b vnet.Port) int { return compare(a.Interface, b.Interface) })
+	return list
+}
+
+func port(l vnet.Link, refs []vnet.PortRef) vnet.Port {
+	p := vnet.Port{Interface: l.Name, Kind: "attached", MAC: l.MAC}
+	for _, r := range refs {
+		if r.Index == l.Index {
+			p.Owner = r.Owner
+		}
+	}
+	return p
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// events are what happened between two snapshots, and what the pass did.
+func (s *Service) events(before, after *vnet.Snapshot, result plan.Result, report applied) []vnet.Event {
+	var events []vnet.Event
+	for _, d := range result.Networks {
+		if d.Renumbered != nil && report.errs[d.Name] == nil {
+			events = append(events, vnet.Event{Network: d.Name, Renumbered: d.Renumbered})
+		}
+	}
+	if !s.state.first && result.Moored != s.state.moored {
+		events = append(events, vnet.Event{Switched: &vnet.Switch{From: s.state.moored, To: result.Moored,
+			Detected: report.detected, NATDone: report.natDone, FlowsFlushed: uint32(report.flowsFlushed)}})
+	}
+	for _, n := range after.Networks {
+		old, _ := before.Network(n.Name)
+		events = append(events, leaseEvents(n.Name, old.Leases, n.Leases)...)
+		events = append(events, portEvents(n.Name, old.Ports, n.Ports)...)
+	}
+	return events
+}
+
+func leaseEvents(network string, before, after []vnet.Lease) []vnet.Event {
+	same := func(a vnet.Lease) func(vnet.Lease) bool {
+		return func(b vnet.Lease) bool { return a.MAC == b.MAC && a.Address == b.Address }
+	}
+	var events []vnet.Event
+	for _, l := range after {
+		if !slices.ContainsFunc(before, same(l)) {
+			events = append(events, vnet.Event{Network: network, LeaseAdded: &l})
+		}
+	}
+	for _, l := range before {
+		if !slices.ContainsFunc(after, same(l)) {
+			events = append(events, vnet.Event{Network: network, LeaseRemoved: &l})
+		}
+	}
+	return events
+}
+
+func portEvents(network string, before, after []vnet.Port) []vnet.Event {
+	same := func(a vnet.Port) func(vnet.Port) bool {
+		return func(b vnet.Port) bool { return a.Interface == b.Interface }
+	}
+	var events []vnet.Event
+	for _, p := range after {
+		if !slices.ContainsFunc(before, same(p)) {
+			events = append(events, vnet.Event{Network: network, PortAdded: &p})
+		}
+	}
+	for _, p := range before {
+		if !slices.ContainsFunc(after, same(p)) {
+			events = append(events, vnet.Event{Network: network, PortRemoved: &p})
+		}
+	}
+	return events
+}
+
+func equal(a, b *vnet.Snapshot) bool { return reflect.DeepEqual(a, b) }

@@ -1,0 +1,214 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"gangway/service/plan"
+	"gangway/service/store"
+	"gangway/service/vnet"
+)
+
+// passState is what one pass leaves for the next: nothing of what was applied, only what
+// was seen and when to look again.
+type passState struct {
+	// first: nothing has been observed yet, or what failed must be looked at as if so.
+	first bool
+	// shutdown: nothing is to run any more.
+	shutdown bool
+	recheck  time.Duration // by when the observation changes by itself, 0 if never
+	failures int           // passes in a row in which something failed
+	moored   string
+	seen     vnet.Observed // the last observation
+}
+
+// nextPass is how long to wait for a poke before passing anyway.
+func (s *Service) nextPass() time.Duration {
+	wait := resync
+	if s.state.recheck > 0 {
+		wait = min(wait, s.state.recheck)
+	}
+	if s.state.failures > 0 {
+		wait = min(wait, min(30*time.Second, 250*time.Millisecond<<min(s.state.failures, 10)))
+	}
+	return wait
+}
+
+// maxRounds bounds how often a pass repeats itself until it has nothing left to do.
+const maxRounds = 4
+
+// reconcile makes the machine what is wanted: observe, plan, apply, publish, until a plan
+// is empty. The errors are by network, "" for those that concern all.
+func (s *Service) reconcile(ctx context.Context) map[string]error {
+	detected := time.Duration(s.pokedAt.Swap(0))
+	if detected == 0 {
+		detected = s.monotonic()
+	}
+	errs := map[string]error{}
+	for round := 0; round < maxRounds; round++ {
+		select { // pokes until now are answered by the observation to come
+		case <-s.poked:
+			if at := s.pokedAt.Swap(0); at != 0 {
+				detected = time.Duration(at)
+			}
+		default:
+		}
+		want := s.want()
+		have, err := s.observe(ctx, want)
+		if err != nil {
+			errs[""] = err
+			break
+		}
+		result := plan.Plan(want, have)
+		report := s.apply(ctx, result)
+		report.detected = detected
+		for network, err := range report.errs {
+			errs[network] = err
+		}
+		s.finish(ctx, want, have, result, report)
+		if len(result.Ops) == 0 || len(report.errs) > 0 {
+			break
+		}
+	}
+	if len(errs) == 0 {
+		s.state.failures = 0
+		return errs
+	}
+	s.state.failures++
+	for network, err := range errs {
+		if !errors.Is(err, context.Canceled) {
+			s.log.Error("pass failed", "network", network, "error", err)
+		}
+	}
+	return errs
+}
+
+// want puts together what the definitions, commands and memory ask for.
+func (s *Service) want() plan.Want {
+	memory := s.rooms.Store.Memory()
+	want := plan.Want{UplinkPrefixes: memory.UplinkPrefixes, Seed: s.rooms.Store.Seed()}
+	for _, name := range s.names() {
+		d := s.definitions[name]
+		w := plan.WantedNetwork{Name: name, Settings: d.Settings, Active: s.wantsActive(d),
+			Remembered: memory.Subnets[name], Ports: s.runtime.Ports[name]}
+		if d.Problem != nil {
+			w.Problem = d.Problem.Error()
+		}
+		want.Networks = append(want.Networks, w)
+	}
+	return want
+}
+
+func (s *Service) wantsActive(d store.Definition) bool {
+	if s.state.shutdown {
+		return false
+	}
+	if started, said := s.runtime.Started[d.Name]; said {
+		return started
+	}
+	return d.Settings.Autostart
+}
+
+func (s *Service) names() []string {
+	names := make([]string, 0, len(s.definitions))
+	for name := range s.definitions {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// observe looks at everything afresh. The kernel comes first, since uplinks are read
+// against it; the rest side by side.
+func (s *Service) observe(ctx context.Context, want plan.Want) (vnet.Observed, error) {
+	have := vnet.Observed{First: s.state.first}
+	var err error
+	if have.Kernel, err = s.rooms.Kernel.Observe(ctx, plan.SysctlKeys(want)); err != nil {
+		return have, fmt.Errorf("cannot observe the kernel: %w", err)
+	}
+	var wg sync.WaitGroup
+	var errs [3]error
+	wg.Add(3)
+	go func() {
+		defer wg.Done()
+		have.Uplinks, errs[0] = s.rooms.Uplinks.Read(ctx, &have.Kernel)
+	}()
+	go func() {
+		defer wg.Done()
+		have.Firewall, errs[1] = s.rooms.Firewall.Observe(ctx)
+	}()
+	go func() {
+		defer wg.Done()
+		have.Servers, have.Leases, errs[2] = s.rooms.Servers.Observe(ctx)
+	}()
+	wg.Wait()
+	s.state.recheck = have.Uplinks.Recheck
+	return have, errors.Join(errs[:]...)
+}
+
+// applied is what came of a plan's operations.
+type applied struct {
+	errs         map[string]error // by network, "" for all
+	detected     time.Duration
+	natDone      time.Duration // when the last operation on links and packet filter was done
+	flowsFlushed int
+}
+
+// apply hands each run of operations for one room to that room, in order.
+func (s *Service) apply(ctx context.Context, result plan.Result) applied {
+	report := applied{errs: map[string]error{}}
+	rooms := map[plan.Room]Room{plan.LinkRoom: s.rooms.Kernel, plan.FirewallRoom: s.rooms.Firewall,
+		plan.ServerRoom: s.rooms.Servers, plan.StoreRoom: s.rooms.Store}
+	ops := result.Ops
+	if len(ops) > 0 {
+		s.log.Info("plan", "ops", texts(ops))
+	}
+	for len(ops) > 0 {
+		n := 1
+		for n < len(ops) && ops[n].Room() == ops[0].Room() {
+			n++
+		}
+		for i, outcome := range rooms[ops[0].Room()].Apply(ctx, ops[:n]) {
+			if outcome.Err != nil {
+				network := plan.Concerns(ops[i], result.Networks)
+				report.errs[network] = errors.Join(report.errs[network], outcome.Err)
+			}
+			if _, ok := ops[i].(plan.FlushFlows); ok {
+				report.flowsFlushed += outcome.Count
+			}
+		}
+		if r := ops[0].Room(); r == plan.LinkRoom || r == plan.FirewallRoom {
+			report.natDone = s.monotonic()
+		}
+		ops = ops[n:]
+	}
+	if report.natDone == 0 {
+		report.natDone = s.monotonic()
+	}
+	return report
+}
+
+func texts(ops []plan.Op) []string {
+	list := make([]string, len(ops))
+	for i, op := range ops {
+		list[i] = op.String()
+	}
+	return list
+}
+
+// finish publishes what the pass came to.
+func (s *Service) finish(ctx context.Context, want plan.Want, have vnet.Observed, result plan.Result, report applied) {
+	before := s.Snapshot()
+	after := s.snapshot(ctx, want, have, result, report.errs)
+	events := s.events(before, after, result, report)
+	s.state.first = len(report.errs) > 0 && s.state.first
+	s.state.moored = result.Moored
+	s.state.seen = have
+	if len(events) > 0 || !equal(before, after) {
+		s.publish(after, events)
+	}
+}

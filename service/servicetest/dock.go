@@ -1,0 +1,195 @@
+package servicetest
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"gangway/service/vnet"
+)
+
+// Dock is an uplink as the host's network manager has it.
+type Dock struct {
+	Name string
+	Kind vnet.UplinkKind
+	// Address is the host's, Gateway the router's: the zero Addr for none, as in tunnels.
+	Address netip.Prefix
+	Gateway netip.Addr
+	// Default says that it has a default route, with the metric.
+	Default bool
+	Metric  uint32
+	// Routes are more specific ones that lead to it.
+	Routes []netip.Prefix
+	DNS    []netip.Addr
+	MTU    int // 0: 1500
+}
+
+// HostDNS is what the host knows of DNS beside the uplinks' servers, and of prefixes to avoid.
+type HostDNS struct {
+	Stub      netip.Addr
+	Upstreams []vnet.Upstream
+	Reserved  []vnet.Reservation
+	Recheck   time.Duration
+}
+
+// Plug connects an uplink: its link is made if it isn't there, and is up with a carrier. A
+// second Plug of the name changes address and routes.
+func (m *Machine) Plug(d Dock) {
+	m.change("plug "+d.Name, func() {
+		l := m.link(d.Name)
+		if l == nil {
+			n := vnet.Link{Name: d.Name, Type: 1, MTU: 1500, MAC: "02:00:00:00:00:01"}
+			if d.Kind == vnet.VPN {
+				n.Type, n.Kind, n.MAC, n.PointToPoint = 65534, "tun", "", true
+			}
+			m.addLink(n)
+			l = m.link(d.Name)
+		}
+		if l.MTU = d.MTU; d.MTU == 0 {
+			l.MTU = 1500
+		}
+		m.unconfigure(l.Index)
+		l.Carrier = true
+		m.setUp(l, true)
+		m.docks[d.Name] = d
+		m.configure(l.Index, d)
+	})
+}
+
+func (m *Machine) configure(index int, d Dock) {
+	m.addAddress(index, d.Address)
+	route := vnet.Route{Table: mainTable, Gateway: d.Gateway, Link: index, Metric: d.Metric, Protocol: protoDHCP, Type: vnet.RouteUnicast}
+	if !d.Gateway.IsValid() {
+		route.Scope = scopeLink
+	}
+	for _, p := range d.Routes {
+		route.Dst = p
+		m.insertRoute(route)
+	}
+	if d.Default {
+		route.Dst = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		m.insertRoute(route)
+	}
+}
+
+// unconfigure takes addresses and the host's own routes away. Ours by this link stay: the
+// kernel doesn't mind that a next hop isn't on a subnet any more.
+func (m *Machine) unconfigure(index int) {
+	m.routes = slices.DeleteFunc(m.routes, func(r vnet.Route) bool { return r.Link == index && r.Protocol == protoDHCP })
+	for _, a := range slices.Clone(m.addresses) {
+		if a.Link == index {
+			m.removeAddress(index, a.Prefix)
+		}
+	}
+}
+
+// Disconnect takes the uplink's configuration away; the link stays up.
+func (m *Machine) Disconnect(name string) {
+	m.change("disconnect "+name, func() {
+		if l := m.link(name); l != nil {
+			m.unconfigure(l.Index)
+		}
+		delete(m.docks, name)
+	})
+}
+
+// Unplug removes the uplink's link, as with a USB adapter.
+func (m *Machine) Unplug(name string) {
+	m.change("unplug "+name, func() {
+		m.removeLink(name)
+		delete(m.docks, name)
+	})
+}
+
+// SetCarrier changes the carrier; the host's routes stay, as they do for six seconds.
+func (m *Machine) SetCarrier(name string, on bool) {
+	m.change("carrier of "+name, func() {
+		if l := m.link(name); l != nil {
+			l.Carrier = on
+		}
+	})
+}
+
+// SetHost says what the host knows of DNS and of prefixes to avoid.
+func (m *Machine) SetHost(h HostDNS) { m.change("host DNS", func() { m.host = h }) }
+
+// Docks returns the names of the uplinks, sorted.
+func (m *Machine) Docks() []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var names []string
+	for name := range m.docks {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Uplinks is the machine's view for the uplink room.
+type Uplinks struct{ *Machine }
+
+// Read shows the uplinks.
+func (u Uplinks) Read(_ context.Context, k *vnet.Kernel) (vnet.Uplinks, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.fault.dead {
+		return vnet.Uplinks{}, ErrKilled
+	}
+	return u.uplinks(k), nil
+}
+
+func (m *Machine) uplinks(k *vnet.Kernel) vnet.Uplinks {
+	out := vnet.Uplinks{Source: "NetworkManager", Stub: m.host.Stub, Upstreams: slices.Clone(m.host.Upstreams),
+		Reserved: slices.Clone(m.host.Reserved), Recheck: m.host.Recheck}
+	for _, l := range k.Links {
+		d, ok := m.docks[l.Name]
+		if !ok {
+			continue
+		}
+		u := vnet.Uplink{Interface: l.Name, Index: l.Index, Kind: d.Kind, Connection: l.Name, MTU: l.MTU,
+			Default4: d.Default, Gateway4: d.Gateway, Metric4: d.Metric, Nameservers: slices.Clone(d.DNS),
+			Metered: "unknown", Connectivity: "unknown"}
+		for _, a := range k.Addresses {
+			if a.Link == l.Index {
+				u.Addresses = append(u.Addresses, a.Prefix)
+			}
+		}
+		switch {
+		case !l.Up:
+			u.Reason = "link is down"
+		case !l.Carrier:
+			u.Reason = "no carrier"
+		case len(u.Addresses) == 0:
+			u.Reason = "no IPv4 address"
+		case !d.Default:
+			u.Reason = "no IPv4 default route"
+		}
+		u.Usable = u.Reason == ""
+		out.List = append(out.List, u)
+	}
+	slices.SortFunc(out.List, func(a, b vnet.Uplink) int {
+		if a.Interface < b.Interface {
+			return -1
+		}
+		return 1
+	})
+	best := func(vpn bool) string {
+		var best *vnet.Uplink
+		for i := range out.List {
+			u := &out.List[i]
+			if u.Default4 && (u.Kind == vnet.VPN) == vpn && (best == nil || u.Metric4 < best.Metric4) {
+				best = u
+			}
+		}
+		if best == nil {
+			return ""
+		}
+		return best.Interface
+	}
+	out.Physical = best(false)
+	if out.Primary = best(true); out.Primary == "" {
+		out.Primary = out.Physical
+	}
+	return out
+}

@@ -1,0 +1,67 @@
+package vnet
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Observed is everything that one pass saw of the machine.
+type Observed struct {
+	Kernel   Kernel
+	Uplinks  Uplinks
+	Firewall Firewall
+	Servers  []Server
+	Leases   map[string][]Lease // by network
+	// First is set in a process's first pass: what a process that was killed may have
+	// left half done is checked for.
+	First bool
+}
+
+// Firewall is what was seen of our part of the packet filter.
+type Firewall struct {
+	// Chains is true when our chains have exactly our rules and the jumps to them
+	// are in place; Problem says what is amiss otherwise.
+	Chains  bool
+	Problem string
+	// Present is true when anything of ours exists: a chain, a jump or a set.
+	Present bool
+	// Sets holds the entries of each of our sets that exists, by the set's name.
+	Sets map[string][]SetEntry
+}
+
+// SetEntry is an entry of a set of type hash:net,iface: addresses of Prefix on Interface.
+type SetEntry struct {
+	Prefix    netip.Prefix
+	Interface string
+}
+
+// Server is a dnsmasq that is running for a network.
+type Server struct {
+	Network string
+	PID     int
+	// Digest identifies the configuration that it was started with (plan.ServerSpec.Digest).
+	Digest string
+	// Upstreams is what it was last told, KnownUpstreams whether that is known.
+	Upstreams      []Upstream
+	KnownUpstreams bool
+	// HostsDigest identifies the reservations that it serves (plan.ServerSpec.HostsDigest).
+	HostsDigest string
+}
+
+// Lease is a DHCPv4 lease.
+type Lease struct {
+	MAC      string
+	Address  netip.Addr
+	Hostname string
+	// Expires is the wall-clock time of expiry, zero for never.
+	Expires time.Time
+}
+
+// Flow is a tracked IPv4 connection of a guest's.
+type Flow struct {
+	Protocol uint8
+	// Source and Destination are the original direction's addresses.
+	Source, Destination netip.Addr
+	// Translated is the address that replies are sent to: Source when not translated.
+	Translated netip.Addr
+}

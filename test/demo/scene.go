@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	godbus "github.com/godbus/dbus/v5"
+
+	"gangway/test/lab"
+)
+
+// scene is something that happens to the laptop.
+type scene struct {
+	name, story string
+	// act makes it happen; it returns when the deed is done, not its consequences.
+	act func(ctx context.Context, w *world) error
+	// expect is the uplink to which guests and host come at last, "" for nowhere.
+	expect string
+}
+
+var scenes = []scene{
+	{"Unplug", "The dock's cable is pulled while Wi-Fi is there. NetworkManager waits 6 s; guests don't.",
+		func(_ context.Context, w *world) error { return w.lab.Site("b").Unplug() }, "wlan0"},
+	{"Dock in", "The cable is back; both are up, the dock is preferred. Running flows move without a gap.",
+		func(_ context.Context, w *world) error { return w.lab.Site("b").Plug() }, "eth0"},
+	{"Roam", "The dock's connection goes down and only Wi-Fi remains, as between two access points.",
+		func(ctx context.Context, w *world) error {
+			_, err := w.lab.NM.Cli(ctx, "device", "disconnect", "eth0")
+			return err
+		}, "wlan0"},
+	{"Offline", "Wi-Fi is gone, too: names of guests still resolve, everything else fails at once.",
+		func(_ context.Context, w *world) error { return w.lab.Site("a").Unplug() }, ""},
+	{"Back again", "Wi-Fi returns.",
+		func(_ context.Context, w *world) error { return w.lab.Site("a").Plug() }, "wlan0"},
+}
+
+// watched is one thing that is measured all the time.
+type watched struct {
+	who, what string
+	probe     *lab.Probe
+	result    lab.Result
+}
+
+// play runs the probes, lets the scene happen, waits for its end and prints the timeline.
+func (w *world) play(ctx context.Context, s scene) error {
+	w.out.heading(s.name)
+	w.out.text("   " + s.story)
+	list, err := w.probes(ctx)
+	if err != nil {
+		return err
+	}
+	if s.expect != "" || s.name == "Offline" { // let it be seen that all was well before
+		if err := pause(ctx, 300*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	for len(w.signals) > 0 {
+		<-w.signals
+	}
+	begun := time.Now()
+	monotonicBegun := monotonic()
+	if err := s.act(ctx, w); err != nil {
+		return err
+	}
+	events := []line{{0, "◆ " + strings.ToLower(s.name[:1]) + s.name[1:]}}
+	settled, err := w.settle(ctx, s, list, begun)
+	if err != nil {
+		return err
+	}
+	if settled.hostPrimary > 0 {
+		events = append(events, line{settled.hostPrimary, "NetworkManager's primary connection is on " + s.expect})
+	}
+	for _, p := range list {
+		p.result = p.probe.Finish()
+	}
+	events = append(events, w.heard(monotonicBegun)...)
+	events = append(events, changes(list, begun)...)
+	w.print(events)
+	w.table(list, begun, s.expect != "")
+	return nil
+}
+
+func (w *world) probes(ctx context.Context) ([]*watched, error) {
+	var list []*watched
+	add := func(who, what string, p *lab.Probe, err error) error {
+		if err == nil {
+			list = append(list, &watched{who: who, what: what, probe: p})
+		}
+		return err
+	}
+	fast := lab.ProbeOptions{Interval: 5 * time.Millisecond, Timeout: 500 * time.Millisecond}
+	p, err := w.lab.Laptop.ProbeSockets(ctx, lab.EchoIPv4, fast)
+	if err := add("laptop", "new connections", p, err); err != nil {
+		return nil, err
+	}
+	p, err = w.guests[0].ProbeFlow(ctx, lab.EchoIPv4, fast)
+	if err := add("vm1", "one long flow", p, err); err != nil {
+		return nil, err
+	}
+	p, err = w.guests[1].ProbeSockets(ctx, lab.EchoIPv4, fast)
+	if err := add("vm2", "new connections", p, err); err != nil {
+		return nil, err
+	}
+	p, err = w.guests[1].ProbeDNS(ctx, addrPort(w.gateway, 53), "site.example", lab.ProbeOptions{Timeout: 500 * time.Millisecond})
+	return list, add("vm2", "DNS", p, err)
+}
+
+type settlement struct{ hostPrimary time.Duration }
+
+// settle waits until the host and all guests reach the internet by the expected uplink, or
+// until nobody does.
+func (w *world) settle(ctx context.Context, s scene, list []*watched, begun time.Time) (settlement, error) {
+	var got settlement
+	ctx, cancel := context.WithTimeout(ctx, 25*time.Second)
+	defer cancel()
+	if s.expect == "" {
+		if err := w.waitProperty(ctx, root, "Manager", "State", func(v any) bool { return v == "offline" }); err != nil {
+			return got, err
+		}
+		return got, pause(ctx, time.Second)
+	}
+	if err := w.lab.NM.WaitPrimary(ctx, s.expect); err != nil {
+		return got, err
+	}
+	got.hostPrimary = time.Since(begun)
+	if err := w.waitProperty(ctx, w.network, "Network", "Uplink", func(v any) bool {
+		p, _ := v.(godbus.ObjectPath)
+		return strings.HasSuffix(string(p), "/"+s.expect)
+	}); err != nil {
+		return got, err
+	}
+	reached := time.Now()
+	for _, p := range list {
+		if _, err := p.probe.WaitSuccess(ctx, reached); err != nil {
+			return got, err
+		}
+	}
+	return got, pause(ctx, 700*time.Millisecond) // and that it stays so
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// heard turns Gangway's signals since then into lines.
+func (w *world) heard(begun time.Duration) []line {
+	var lines []line
+	for len(w.signals) > 0 {
+		sig := <-w.signals
+		if sig.Name != busName+".Manager.Switched" || len(sig.Body) != 3 {
+			continue
+		}
+		report, _ := sig.Body[2].(map[string]godbus.Variant)
+		at := func(key string) time.Duration {
+			us, _ := report[key].Value().(uint64)
+			return time.Duration(us) * time.Microsecond
+		}
+		flows, _ := report["flows-flushed"].Value().(uint32)
+		lines = append(lines, line{at("nat-done") - begun, fmt.Sprintf("Gangway moved the guests %s → %s, %.1f ms after it noticed (%d stale flows dropped)",
+			label(sig.Body[0]), label(sig.Body[1]), float64((at("nat-done")-at("detected")).Microseconds())/1000, flows)})
+	}
+	return lines
+}
+
+func label(path any) string {
+	p, _ := path.(godbus.ObjectPath)
+	if p == "/" || p == "" {
+		return "nowhere"
+	}
+	return string(p[strings.LastIndexByte(string(p), '/')+1:])
+}
+
+// line is a moment of the timeline.
+type line struct {
+	at   time.Duration
+	text string
+}
+
+// changes tells when each of what is watched lost its way and found it again.
+func changes(list []*watched, begun time.Time) []line {
+	var lines []line
+	for _, p := range list {
+		for _, o := range p.result.Outages() {
+			if o.Duration() < 20*time.Millisecond && o.Lost < 3 {
+				continue
+			}
+			lines = append(lines, line{o.From.Sub(begun), fmt.Sprintf("%s: %s lost", p.who, p.what)})
+			if !o.Open {
+				lines = append(lines, line{o.To.Sub(begun), fmt.Sprintf("%s: %s back, after %s", p.who, p.what, ms(o.Duration()))})
+			}
+		}
+	}
+	return lines
+}
+
+func (w *world) print(lines []line) {
+	sort.SliceStable(lines, func(i, j int) bool { return lines[i].at < lines[j].at })
+	w.out.text("")
+	for _, l := range lines {
+		w.out.text(fmt.Sprintf("   %7d ms  %s", l.at.Milliseconds(), l.text))
+	}
+}
+
+// table sums up a scene.
+func (w *world) table(list []*watched, begun time.Time, back bool) {
+	w.out.text("", dim(w.out, fmt.Sprintf("   %-8s %-18s %14s %10s", "who", "what", "longest outage", "lost")))
+	for _, p := range list {
+		outage := ms(p.result.Blackout(begun))
+		if !back {
+			outage = "offline"
+		}
+		w.out.text(fmt.Sprintf("   %-8s %-18s %14s %10d", p.who, p.what, outage, p.result.LostAfter(begun)))
+	}
+}
+
+func ms(d time.Duration) string { return fmt.Sprintf("%d ms", d.Milliseconds()) }

@@ -1,0 +1,103 @@
+package lab
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+)
+
+// Options describes a lab. The zero value is two sites, NetworkManager and polkitd, no gangwayd.
+type Options struct {
+	// Sites, in order; nil means DefaultSites().
+	Sites []SiteOptions
+
+	// NoNetworkManager and NoPolkit leave the part out at start; Lab.NM.Start and Lab.Polkit.Start
+	// may start it later.
+	NoNetworkManager bool
+	NoPolkit         bool
+
+	// NMUnmanaged is NetworkManager's unmanaged-devices, e.g. "interface-name:gway*". NMManaged lists
+	// further interface-name globs that NetworkManager takes although they are veths; the uplinks always are.
+	NMUnmanaged string
+	NMManaged   []string
+	// NMPolkit makes NetworkManager ask polkit (auth-polkit=true).
+	NMPolkit bool
+	// NMResolvConf makes NetworkManager write the laptop's /etc/resolv.conf; otherwise nobody does.
+	NMResolvConf bool
+
+	// BusPolicyDir, ServiceDir and PolkitActionDir name directories whose bus policies (*.conf),
+	// activation files (*.service) and polkit actions (*.policy) join the distribution's. They may be one
+	// directory; files of other formats are passed over. The lab's own activation file of gangwayd wins.
+	BusPolicyDir    string
+	ServiceDir      string
+	PolkitActionDir string
+
+	// Gangwayd is the path of the daemon; if set, it is activatable on the lab's bus.
+	// GangwaydArgs follow it, GangwaydEnv ("K=V") joins its environment.
+	Gangwayd     string
+	GangwaydArgs []string
+	GangwaydEnv  []string
+
+	// Sysctl is set in the laptop before anything starts: "net.ipv4.conf.all.rp_filter": "1".
+	Sysctl map[string]string
+}
+
+// SiteOptions describes one access network.
+type SiteOptions struct {
+	// Name is 1 to 6 letters or digits, unique in the lab. It is what the site's DNS answers to TXT site.example.
+	Name string
+	// Uplink names the laptop's interface there, at most 15 bytes.
+	Uplink string
+	// Metric is the route metric of the NetworkManager profile; the lowest wins.
+	Metric int
+	// IPv4 is the LAN, /16 to /29; IPv6 a /64. An invalid (zero) prefix means: not at this site.
+	IPv4, IPv6 netip.Prefix
+	// RouterIPv4 is the router's address, by default the first of the LAN. The pool is the
+	// upper half of the LAN, without the router's address.
+	RouterIPv4 netip.Addr
+	// StationFilter drops, as an access point does, frames whose source is not the laptop's own MAC.
+	StationFilter bool
+	// Unplugged sites have no carrier until Site.Plug.
+	Unplugged bool
+}
+
+// DefaultSites are site a, wlan0 with metric 600, and site b, eth0 with metric 100.
+func DefaultSites() []SiteOptions {
+	return []SiteOptions{
+		{Name: "a", Uplink: "wlan0", Metric: 600, IPv4: netip.MustParsePrefix("192.168.10.0/24"), IPv6: netip.MustParsePrefix("2001:db8:a::/64")},
+		{Name: "b", Uplink: "eth0", Metric: 100, IPv4: netip.MustParsePrefix("10.20.0.0/24"), IPv6: netip.MustParsePrefix("2001:db8:b::/64")},
+	}
+}
+
+var siteName = regexp.MustCompile(`^[a-z0-9]{1,6}$`)
+
+// complete fills in defaults and rejects what could not work.
+func (o *Options) complete() error {
+	if o.Sites == nil {
+		o.Sites = DefaultSites()
+	}
+	o.Sites = append([]SiteOptions(nil), o.Sites...)
+	names, uplinks := map[string]bool{}, map[string]bool{}
+	for i := range o.Sites {
+		s := &o.Sites[i]
+		switch {
+		case !siteName.MatchString(s.Name) || names[s.Name]:
+			return fmt.Errorf("cannot use site name %q: want 1 to 6 unique letters or digits", s.Name)
+		case len(s.Uplink) == 0 || len(s.Uplink) > 15 || uplinks[s.Uplink]:
+			return fmt.Errorf("cannot use uplink name %q of site %q: want 1 to 15 unique bytes", s.Uplink, s.Name)
+		case s.IPv4.IsValid() && (!s.IPv4.Addr().Is4() || s.IPv4.Bits() < 16 || s.IPv4.Bits() > 29):
+			return fmt.Errorf("cannot use IPv4 LAN %q of site %q: want /16 to /29", s.IPv4, s.Name)
+		case s.IPv6.IsValid() && (!s.IPv6.Addr().Is6() || s.IPv6.Bits() != 64):
+			return fmt.Errorf("cannot use IPv6 LAN %q of site %q: want a /64", s.IPv6, s.Name)
+		}
+		names[s.Name], uplinks[s.Uplink] = true, true
+		s.IPv4, s.IPv6 = s.IPv4.Masked(), s.IPv6.Masked()
+		if s.IPv4.IsValid() && !s.RouterIPv4.IsValid() {
+			s.RouterIPv4 = s.IPv4.Addr().Next()
+		}
+		if s.IPv4.IsValid() && !s.IPv4.Contains(s.RouterIPv4) {
+			return fmt.Errorf("cannot use router address %q of site %q: not in %s", s.RouterIPv4, s.Name, s.IPv4)
+		}
+	}
+	return nil
+}
