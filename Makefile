@@ -35,7 +35,7 @@ setup:
 
 vet:
 	@echo "gofmt, go vet"
-	@unformatted=$$(gofmt -l .ci cmd data dbus policy service test); \
+	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l cmd data dbus policy service test); \
 		if [ -n "$$unformatted" ]; then printf 'not formatted:\n%s\n' "$$unformatted"; exit 1; fi
 	@$(GO) vet ./...
 

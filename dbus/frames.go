@@ -22,8 +22,8 @@ const (
 	maxMessage = 1 << 27
 	fixedSize  = 16 // the fixed part of the header, with the length of the fields
 
-	typeCall, typeSignal = 1, 4
-	flagNoReply          = 1
+	typeCall, typeReply, typeError = 1, 2, 3
+	flagNoReply                    = 1
 )
 
 // frames stands between the socket and godbus and lets only whole, decodable messages through.
@@ -84,9 +84,9 @@ func (f *frames) next() ([]byte, error) {
 	if total > maxMessage {
 		return nil, fmt.Errorf("cannot read from bus: message of %d bytes", total)
 	}
-	kind := fixed[1]
-	// What we did not ask for may be anybody's; replies come from whom we called.
-	if unasked := kind == typeCall || kind == typeSignal; unasked && total > maxCall {
+	// What we did not ask for may be anybody's; replies come from whom we called, and NetworkManager's may be long.
+	unasked := fixed[1] != typeReply && fixed[1] != typeError
+	if unasked && total > maxCall {
 		header := make([]byte, min(fixedSize+fields, maxCall))
 		copy(header, fixed)
 		if _, err := io.ReadFull(f.in, header[fixedSize:]); err != nil {
@@ -103,7 +103,7 @@ func (f *frames) next() ([]byte, error) {
 	if _, err := io.ReadFull(f.in, frame[fixedSize:]); err != nil {
 		return nil, err
 	}
-	if kind == typeCall || kind == typeSignal {
+	if unasked {
 		if err := decodable(frame); err != nil {
 			f.refuse(frame, order, errInvalidArgs, "the message can't be decoded: "+err.Error())
 			return nil, nil

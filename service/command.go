@@ -2,7 +2,9 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"gangway/service/plan"
@@ -41,14 +43,21 @@ func (s *Service) execute(ctx context.Context, c *command) error {
 		return err
 	}
 	errs := s.reconcile(ctx)
-	failure := errs[c.network]
-	if failure == nil {
-		failure = errs[""]
+	// What concerns all networks comes first: the rest often follows from it.
+	failure := errors.Join(errs[""], errs[c.network])
+	if c.network == "" {
+		failure = errors.Join(slices.Collect(maps.Values(errs))...)
 	}
-	if n, ok := s.Snapshot().Network(c.network); failure == nil && ok && n.State == vnet.FailedNetwork {
+	n, ok := s.Snapshot().Network(c.network)
+	if failure == nil && ok && n.State == vnet.FailedNetwork && s.wantsActive(s.definitions[c.network]) {
 		failure = vnet.Errorf(vnet.Failed, "%s", n.Reason)
 	}
-	if failure == nil || undo == nil {
+	switch {
+	case failure == nil:
+		return nil
+	case undo == nil && c.network == "":
+		return failure
+	case undo == nil: // it is done; what failed is something else, and tried again
 		return nil
 	}
 	if err := undo(); err != nil {
@@ -87,15 +96,35 @@ func (s *Service) UpdateNetwork(ctx context.Context, name string, values map[str
 		if settings.Bridge == "" {
 			settings.Bridge = old.Settings.Bridge
 		}
+		// Autostart is about the next start of the daemon: what runs goes on running.
+		started := s.wantsActive(old)
+		said, wasSaid := s.runtime.Started[name]
 		if err := s.define(name, settings); err != nil {
 			return nil, err
 		}
-		return func() error { return s.define(name, old.Settings) }, nil
+		undo := func() error {
+			err := s.define(name, old.Settings)
+			return errors.Join(err, s.changeRuntime(func(r *store.Runtime) {
+				if r.Started[name] = said; !wasSaid {
+					delete(r.Started, name)
+				}
+			}))
+		}
+		if settings.Autostart != old.Settings.Autostart {
+			if err := s.changeRuntime(func(r *store.Runtime) { setStarted(r, name, started, settings.Autostart) }); err != nil {
+				return nil, errors.Join(err, undo())
+			}
+		}
+		return undo, nil
 	})
 }
 
-// DeleteNetwork stops the network and forgets everything about it.
+// DeleteNetwork stops the network and forgets everything about it. Where it can't be stopped
+// nothing is forgotten, or nobody could ever see what is left of it.
 func (s *Service) DeleteNetwork(ctx context.Context, name string) error {
+	if err := s.setStarted(ctx, name, false); err != nil {
+		return err
+	}
 	return s.do(ctx, name, func() (func() error, error) {
 		if _, err := s.find(name); err != nil {
 			return nil, err
@@ -139,11 +168,16 @@ func (s *Service) setStarted(ctx context.Context, name string, started bool) err
 			})
 		}
 		return undo, s.changeRuntime(func(r *store.Runtime) {
-			if r.Started[name] = started; started == d.Settings.Autostart {
-				delete(r.Started, name)
-			}
+			setStarted(r, name, started, d.Settings.Autostart)
 		})
 	})
+}
+
+// setStarted notes whether a network was started or stopped, where its autostart says otherwise.
+func setStarted(r *store.Runtime, name string, started, autostart bool) {
+	if r.Started[name] = started; started == autostart {
+		delete(r.Started, name)
+	}
 }
 
 // Attach makes an existing interface a port of the network's bridge on behalf of uid.
@@ -155,7 +189,14 @@ func (s *Service) Attach(ctx context.Context, network, ifname string, options ma
 			return nil, err
 		}
 		old := slices.Clone(s.runtime.Ports[network])
-		undo := func() error { return s.changeRuntime(func(r *store.Runtime) { r.Ports[network] = old }) }
+		bridge, was := s.definitions[network].Settings.Bridge, l.Master
+		undo := func() error {
+			err := s.changeRuntime(func(r *store.Runtime) { r.Ports[network] = old })
+			if was == 0 { // no plan takes a port out
+				err = errors.Join(err, s.rooms.Kernel.Apply(context.WithoutCancel(ctx), []plan.Op{plan.RemovePort{Bridge: bridge, Interface: ifname}})[0].Err)
+			}
+			return err
+		}
 		return undo, s.changeRuntime(func(r *store.Runtime) {
 			refs := slices.DeleteFunc(slices.Clone(old), func(p vnet.PortRef) bool { return p.Interface == ifname || !s.exists(p) })
 			r.Ports[network] = append(refs, vnet.PortRef{Interface: ifname, Index: l.Index, Owner: uid})
@@ -169,15 +210,19 @@ func (s *Service) Detach(ctx context.Context, network, ifname string) error {
 		if err := s.checkDetach(network, ifname); err != nil {
 			return nil, err
 		}
+		old := slices.Clone(s.runtime.Ports[network])
 		if err := s.changeRuntime(func(r *store.Runtime) {
-			r.Ports[network] = slices.DeleteFunc(slices.Clone(r.Ports[network]), func(p vnet.PortRef) bool { return p.Interface == ifname })
+			r.Ports[network] = slices.DeleteFunc(slices.Clone(old), func(p vnet.PortRef) bool { return p.Interface == ifname })
 		}); err != nil {
 			return nil, err
 		}
 		// A port that somebody else put into the bridge is nothing that a plan would take
 		// out, so this is said here.
 		bridge := s.definitions[network].Settings.Bridge
-		return nil, s.rooms.Kernel.Apply(ctx, []plan.Op{plan.RemovePort{Bridge: bridge, Interface: ifname}})[0].Err
+		if err := s.rooms.Kernel.Apply(context.WithoutCancel(ctx), []plan.Op{plan.RemovePort{Bridge: bridge, Interface: ifname}})[0].Err; err != nil {
+			return nil, errors.Join(err, s.changeRuntime(func(r *store.Runtime) { r.Ports[network] = old }))
+		}
+		return nil, nil
 	})
 }
 

@@ -118,12 +118,7 @@ func compare(a, b string) int {
 
 // events are what happened between two snapshots, and what the pass did.
 func (s *Service) events(before, after *vnet.Snapshot, result plan.Result, report applied) []vnet.Event {
-	var events []vnet.Event
-	for _, d := range result.Networks {
-		if d.Renumbered != nil && report.errs[d.Name] == nil {
-			events = append(events, vnet.Event{Network: d.Name, Renumbered: d.Renumbered})
-		}
-	}
+	events := s.renumbered(result, report)
 	if !s.state.first && result.Moored != s.state.moored {
 		events = append(events, vnet.Event{Switched: &vnet.Switch{From: s.state.moored, To: result.Moored,
 			Detected: report.detected, NATDone: report.natDone, FlowsFlushed: uint32(report.flowsFlushed)}})
@@ -133,6 +128,29 @@ func (s *Service) events(before, after *vnet.Snapshot, result plan.Result, repor
 		events = append(events, leaseEvents(n.Name, old.Leases, n.Leases)...)
 		events = append(events, portEvents(n.Name, old.Ports, n.Ports)...)
 	}
+	return events
+}
+
+// renumbered tells of each renumbering once, when nothing of it is left to do.
+func (s *Service) renumbered(result plan.Result, report applied) []vnet.Event {
+	pending := map[string]vnet.Renumbered{}
+	var events []vnet.Event
+	for _, d := range result.Networks {
+		r, was := s.state.renumbered[d.Name]
+		if d.Renumbered != nil && !was {
+			r, was = *d.Renumbered, true
+		}
+		if !was || !d.Active || !d.Subnet.IsValid() {
+			continue
+		}
+		r.New = d.Subnet
+		if report.errs[d.Name] != nil {
+			pending[d.Name] = r
+		} else if r.Old != r.New {
+			events = append(events, vnet.Event{Network: d.Name, Renumbered: &r})
+		}
+	}
+	s.state.renumbered = pending
 	return events
 }
 

@@ -16,8 +16,14 @@ import (
 // passState is what one pass leaves for the next: nothing of what was applied, only what
 // was seen and when to look again.
 type passState struct {
-	// first: nothing has been observed yet, or what failed must be looked at as if so.
+	// first: nothing has been observed yet, or nothing of it could be put right.
 	first bool
+	// suspect: an operation failed whose lack the machine doesn't show, so that the next pass
+	// has to look as a first one does.
+	suspect bool
+	// renumbered has the networks that were renumbered, until all of it succeeded and
+	// subscribers were told.
+	renumbered map[string]vnet.Renumbered
 	// shutdown: nothing is to run any more.
 	shutdown bool
 	recheck  time.Duration // by when the observation changes by itself, 0 if never
@@ -57,14 +63,18 @@ func (s *Service) reconcile(ctx context.Context) map[string]error {
 			}
 		default:
 		}
+		begun := s.monotonic()
 		want := s.want()
 		have, err := s.observe(ctx, want)
 		if err != nil {
 			errs[""] = err
 			break
 		}
+		observed := s.monotonic()
 		result := plan.Plan(want, have)
+		planned := s.monotonic()
 		report := s.apply(ctx, result)
+		s.log.Debug("pass", "observing", observed-begun, "planning", planned-observed, "applying", s.monotonic()-planned, "ops", len(result.Ops))
 		report.detected = detected
 		for network, err := range report.errs {
 			errs[network] = err
@@ -125,7 +135,7 @@ func (s *Service) names() []string {
 // observe looks at everything afresh. The kernel comes first, since uplinks are read
 // against it; the rest side by side.
 func (s *Service) observe(ctx context.Context, want plan.Want) (vnet.Observed, error) {
-	have := vnet.Observed{First: s.state.first}
+	have := vnet.Observed{First: s.state.first || s.state.suspect}
 	var err error
 	if have.Kernel, err = s.rooms.Kernel.Observe(ctx, plan.SysctlKeys(want)); err != nil {
 		return have, fmt.Errorf("cannot observe the kernel: %w", err)
@@ -156,6 +166,7 @@ type applied struct {
 	detected     time.Duration
 	natDone      time.Duration // when the last operation on links and packet filter was done
 	flowsFlushed int
+	suspect      bool // see passState
 }
 
 // apply hands each run of operations for one room to that room, in order.
@@ -177,8 +188,12 @@ func (s *Service) apply(ctx context.Context, result plan.Result) applied {
 				network := plan.Concerns(ops[i], result.Networks)
 				report.errs[network] = errors.Join(report.errs[network], outcome.Err)
 			}
-			if _, ok := ops[i].(plan.FlushFlows); ok {
+			switch ops[i].(type) {
+			case plan.FlushFlows:
 				report.flowsFlushed += outcome.Count
+				report.suspect = report.suspect || outcome.Err != nil
+			case plan.BouncePort:
+				report.suspect = report.suspect || outcome.Err != nil
 			}
 		}
 		if r := ops[0].Room(); r == plan.LinkRoom || r == plan.FirewallRoom {
@@ -206,6 +221,7 @@ func (s *Service) finish(ctx context.Context, want plan.Want, have vnet.Observed
 	after := s.snapshot(ctx, want, have, result, report.errs)
 	events := s.events(before, after, result, report)
 	s.state.first = len(report.errs) > 0 && s.state.first
+	s.state.suspect = report.suspect
 	s.state.moored = result.Moored
 	s.state.seen = have
 	if len(events) > 0 || !equal(before, after) {

@@ -45,6 +45,16 @@ func (r *Room) call(ctx context.Context, destination, network, method string, ar
 		busName(network)+"."+method, godbus.FlagNoAutoStart, args...).Err
 }
 
+// forgetServers has the network's server drop its upstreams, without waiting for the answer: the
+// call that sets the new ones is on its heels. dnsmasq takes the same question from another
+// client (or another port of the same) for one that is under way, and waits up to ten seconds
+// for an upstream that a switch has cut off. It writes a new server over the old one's record,
+// which keeps such questions; only a server that is dropped takes them along.
+func (r *Room) forgetServers(ctx context.Context, network string) {
+	r.bus.Object(busName(network), objectPath).GoWithContext(ctx, busName(network)+".SetServersEx",
+		godbus.FlagNoAutoStart|godbus.FlagNoReplyExpected, nil, [][]string{})
+}
+
 // absent tells whether a call failed because nobody has the name.
 func absent(err error) bool {
 	var e godbus.Error

@@ -22,12 +22,13 @@ import (
 const leaseSuffix = ".leases"
 
 // dnsmasq rewrites its lease file in place: it is empty, then partly there, then whole.
-// A file that was changed within settled is read again until it stays the same, at
-// intervals of settleStep, settleLimit at most.
+// A file that was changed within settled is read again, every settleStep, until it is
+// the same twice and ends with a line; one that is empty must stay so for settled, since
+// leases that seem to be gone for a moment would be announced as gone.
 const (
-	settled     = 20 * time.Millisecond
+	settled     = 50 * time.Millisecond
 	settleStep  = 2 * time.Millisecond
-	settleLimit = 100 * time.Millisecond
+	settleLimit = 200 * time.Millisecond
 )
 
 // lease is a line of the lease file.
@@ -97,7 +98,7 @@ func readLeases(ctx context.Context, path string) ([]lease, error) {
 		again, fresh, err = readLeaseFile(path)
 		same := bytes.Equal(content, again)
 		content = again
-		if same && (len(content) == 0 || content[len(content)-1] == '\n') {
+		if same && len(content) != 0 && content[len(content)-1] == '\n' {
 			break
 		}
 	}

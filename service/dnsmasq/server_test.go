@@ -2,6 +2,7 @@ package dnsmasq
 
 import (
 	"context"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -197,9 +198,12 @@ func TestFailedStartSaysWhatDnsmasqSays(t *testing.T) {
 	fail(spec, "cannot open or create lease file")
 	sh(t, "rm %s", lease)
 	// Somebody else has the port.
-	sh(t, "dnsmasq --conf-file=/dev/null --port=53 --listen-address=192.168.231.1 --bind-interfaces --no-resolv --no-hosts --pid-file=/run/other.pid")
+	socket, err := net.ListenPacket("udp4", "192.168.231.1:53")
+	if err != nil {
+		t.Fatal(err)
+	}
 	fail(spec, "failed to create listening socket for 192.168.231.1: Address already in use")
-	sh(t, "kill $(cat /run/other.pid); while kill -0 $(cat /run/other.pid) 2>/dev/null; do sleep 0.02; done")
+	socket.Close()
 	l.apply(plan.StartServer{Spec: spec})
 	l.room.program = "/nonexistent/dnsmasq"
 	l.apply(plan.StopServer{Network: "default"})

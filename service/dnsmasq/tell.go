@@ -42,6 +42,7 @@ func (r *Room) setUpstreams(ctx context.Context, names *owners, network string, 
 		return err
 	}
 	args := serverArguments(upstreams)
+	r.forgetServers(ctx, network)
 	err := r.call(ctx, busName(network), network, "SetServersEx", args)
 	if absent(err) {
 		// The bus was restarted, and dnsmasq may not come to it as the user that it has become.

@@ -167,8 +167,8 @@ func TestMalformedUpstreamIsRefused(t *testing.T) {
 	}
 }
 
-// A server that is no longer on the bus, as after the bus's restart, is started anew. What
-// takes it off is the bus's death of old: here its process is exchanged for one on another bus.
+// A server that is no longer on the bus, as after the bus's restart, is started anew. Here
+// its process is exchanged for one that has never found the bus.
 func TestServerThatLeftTheBusIsStartedAnew(t *testing.T) {
 	l := newLab(t)
 	l.site(1)

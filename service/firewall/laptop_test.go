@@ -83,8 +83,10 @@ func newLaptop(t *testing.T, program string) *laptop {
 	}
 	l.dock.serve(server + ":7")
 	l.cafe.serve(server + ":7")
-	l.host.serve(":53")
-	l.host.serve(":67")
+	for _, address := range []string{"192.168.231.1", "192.168.232.1", "192.0.2.2"} {
+		l.host.serve(address + ":53")
+		l.host.serve(address + ":67")
+	}
 	return l
 }
 

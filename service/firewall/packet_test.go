@@ -112,6 +112,18 @@ func TestHostServices(t *testing.T) {
 	})
 }
 
+// TCP is refused by resets: ICMP errors are limited to a few a second, and some systems
+// don't heed them.
+func TestRefusalsAreNotLimited(t *testing.T) {
+	forLaptops(t, func(t *testing.T, l *laptop) {
+		l.host.run("sysctl", "-qw", "net.ipv4.icmp_ratelimit=1000000") // ms between two, after a burst of six
+		for range 10 {
+			check{l.alice, "tcp", "", "192.168.231.1:7", refused}.run(t)
+			check{l.alice, "tcp", "", "172.17.0.2:7", refused}.run(t)
+		}
+	})
+}
+
 // Docker sets FORWARD's policy to DROP, and br_netfilter sends bridged frames there.
 func TestForwardPolicyDrop(t *testing.T) {
 	forLaptops(t, func(t *testing.T, l *laptop) {

@@ -41,8 +41,8 @@ func readSysctl(key string) (value string, exists bool, err error) {
 	return value, true, nil
 }
 
-// readLine reads a file below /proc by the bare system calls: each network has one to read in each pass,
-// and os.ReadFile, which has Go's poller look at the file first, takes several times as long.
+// readLine reads a file below /proc by the bare system calls: each network has one to read in
+// each pass, and os.ReadFile takes longer, with a larger buffer and Go's poller in between.
 func readLine(path string) (string, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

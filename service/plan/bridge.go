@@ -10,22 +10,26 @@ import (
 // defaultMTU is Ethernet's (RFC 894).
 const defaultMTU = 1500
 
-// planBridges makes bridges and their addresses, and removes those of networks that are
-// not to run.
+// planBridges makes bridges and their addresses, and removes those that no network that is to
+// run has: of stopped and deleted networks, by a former name, half made.
 func (b *builder) planBridges() {
 	links := b.ours()
+	_, ipv6 := b.have.Kernel.Sysctls[disableIPv6("all")]
+	keep := map[int]bool{}
 	for _, d := range b.active() {
 		l, exists := links[d.Name]
-		if exists && l.Name != d.Bridge { // renamed in the settings
-			b.add(phaseRemoveBridge, DeleteBridge{Name: l.Name, Alias: l.Alias})
-			exists = false
-		}
-		want := CreateBridge{Name: d.Bridge, MAC: vnet.BridgeMAC(b.want.Seed, d.Name).String(),
-			Alias: AliasPrefix + d.Name, MTU: bridgeMTU(d), Group: group(d)}
+		exists = exists && l.Name == d.Bridge
+		want := CreateBridge{Name: d.Bridge, MAC: b.mac(d.Name), Alias: AliasPrefix + d.Name, MTU: bridgeMTU(d), Group: group(d)}
 		if !exists {
 			b.add(phaseBridge, want)
-			b.add(phaseBridge, SetSysctl{Key: disableIPv6(d.Bridge), Value: ipv6Off(d)})
+			if ipv6 {
+				b.add(phaseBridge, SetSysctl{Key: disableIPv6(d.Bridge), Value: ipv6Off(d)})
+			}
+			if half, found := b.have.Kernel.LinkByName(d.Bridge); found {
+				keep[half.Index] = true
+			}
 		} else {
+			keep[l.Index] = true
 			b.mendBridge(want, l)
 		}
 		b.planAddress(d, l, exists)
@@ -33,16 +37,10 @@ func (b *builder) planBridges() {
 			b.add(phaseBridge, SetLinkUp{Name: d.Bridge})
 		}
 	}
-	for i := range b.decisions { // what exists of networks that are not to run
-		if d := &b.decisions[i]; !d.Active {
-			if l, exists := links[d.Name]; exists {
-				b.add(phaseRemoveBridge, DeleteBridge{Name: l.Name, Alias: l.Alias})
-			}
+	for _, l := range b.have.Kernel.Links {
+		if _, ours := OwnerOf(l); (ours || halfMade(l)) && !keep[l.Index] {
+			b.add(phaseRemoveBridge, DeleteBridge{Name: l.Name, Alias: l.Alias})
 		}
-		delete(links, b.decisions[i].Name)
-	}
-	for _, name := range sortedKeys(links) { // and of networks that nobody knows any more
-		b.add(phaseRemoveBridge, DeleteBridge{Name: links[name].Name, Alias: links[name].Alias})
 	}
 }
 
@@ -102,12 +100,14 @@ func (b *builder) planPorts() {
 			continue
 		}
 		bridge, exists := links[d.Name]
+		exists = exists && bridge.Name == d.Bridge
 		for _, p := range w.Ports {
+			d.ports = append(d.ports, p.Interface)
 			l, there := b.have.Kernel.LinkByIndex(p.Index)
 			if !there || l.Name != p.Interface {
 				continue
 			}
-			if l.Master == 0 || !exists {
+			if l.Master == 0 { // one that is elsewhere was moved there, or is free when that bridge is gone
 				b.add(phasePort, AddPort{Bridge: d.Bridge, Interface: p.Interface, Index: p.Index})
 				if d.settings.IsolatePorts {
 					b.add(phasePort, IsolatePort{Interface: p.Interface, On: true})
@@ -121,6 +121,7 @@ func (b *builder) planPorts() {
 			if l.Master != bridge.Index {
 				continue
 			}
+			d.ports = append(d.ports, l.Name)
 			if l.Isolated != d.settings.IsolatePorts {
 				b.add(phasePort, IsolatePort{Interface: l.Name, On: d.settings.IsolatePorts})
 			}

@@ -1,6 +1,9 @@
 package plan
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Concerns returns the network that the operation is for, "" when it concerns all.
 func Concerns(op Op, networks []Decision) string {
@@ -12,13 +15,32 @@ func Concerns(op Op, networks []Decision) string {
 		}
 		return ""
 	}
+	byPort := func(ifname string) string {
+		for _, d := range networks {
+			if slices.Contains(d.ports, ifname) {
+				return d.Name
+			}
+		}
+		return ""
+	}
 	switch o := op.(type) {
 	case CreateBridge:
 		return strings.TrimPrefix(o.Alias, AliasPrefix)
 	case DeleteBridge:
 		return strings.TrimPrefix(o.Alias, AliasPrefix)
 	case SetLinkUp:
-		return byBridge(o.Name)
+		if network := byBridge(o.Name); network != "" {
+			return network
+		}
+		return byPort(o.Name)
+	case IsolatePort:
+		return byPort(o.Interface)
+	case BouncePort:
+		return byPort(o.Interface)
+	case SetSysctl: // net/FAMILY/conf/BRIDGE/KEY
+		if parts := strings.Split(o.Key, "/"); len(parts) == 5 {
+			return byBridge(parts[3])
+		}
 	case SetMTU:
 		return byBridge(o.Name)
 	case SetMAC:

@@ -28,15 +28,28 @@ func (b *builder) active() []*Decision {
 	return list
 }
 
-// ours returns our bridges as they are, by name of the network.
+// ours returns our bridges as they are, by name of the network. Of two, which a process left
+// that was killed while it renamed a bridge, it is the one that has the wanted name.
 func (b *builder) ours() map[string]vnet.Link {
+	wanted := map[string]string{}
+	for i := range b.decisions {
+		wanted[b.decisions[i].Name] = b.decisions[i].Bridge
+	}
 	links := map[string]vnet.Link{}
 	for _, l := range b.have.Kernel.Links {
 		if network, ok := OwnerOf(l); ok {
-			links[network] = l
+			if other, two := links[network]; !two || other.Name != wanted[network] {
+				links[network] = l
+			}
 		}
 	}
 	return links
+}
+
+// halfMade tells whether the link is a bridge of ours without its alias, which it is given
+// last: a process was killed in the middle of CreateBridge.
+func halfMade(l vnet.Link) bool {
+	return l.Kind == "bridge" && l.Alias == "" && !l.Up && l.Group&GroupMask == GroupBridge
 }
 
 // OwnerOf returns the name of the network that the link is the bridge of.

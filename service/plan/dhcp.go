@@ -14,6 +14,7 @@ func (b *builder) planServers() {
 	for _, s := range b.have.Servers {
 		running[s.Network] = s
 	}
+	bridges := b.ours()
 	for _, d := range b.active() {
 		if !d.Subnet.IsValid() {
 			continue
@@ -21,6 +22,12 @@ func (b *builder) planServers() {
 		spec := serverSpec(d)
 		s, ok := running[d.Name]
 		delete(running, d.Name)
+		if ok && s.Digest == spec.Digest() && bridges[d.Name].Name != d.Bridge {
+			// Somebody deleted its bridge, and its sockets are bound to the index of that. It
+			// goes before the bridge is there again, or the next pass might not see the need.
+			b.add(phaseClash, StopServer{Network: d.Name})
+			ok = false
+		}
 		fresh := !ok || s.Digest != spec.Digest()
 		switch {
 		case fresh:

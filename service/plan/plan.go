@@ -61,6 +61,7 @@ type Decision struct {
 	outs     []vnet.Uplink // interfaces that guests may leave by
 	table    uint32
 	bound    vnet.Uplink // valid when Uplink isn't ""
+	ports    []string    // interfaces that are ports, or are to be
 }
 
 // routes4 tells whether guests' IPv4 is forwarded at all.
@@ -107,6 +108,7 @@ const (
 	phaseRemoveServer
 	phaseRemoveBridge
 	phaseReturn
+	phaseRecord
 	phases
 )
 
@@ -118,6 +120,9 @@ type builder struct {
 	moored    string
 	phases    [phases][]Op
 }
+
+// mac is the MAC address of the network's bridge.
+func (b *builder) mac(network string) string { return vnet.BridgeMAC(b.want.Seed, network).String() }
 
 func (b *builder) add(phase int, op Op) { b.phases[phase] = append(b.phases[phase], op) }
 
@@ -141,7 +146,7 @@ func (b *builder) decide() {
 		case w.Active:
 			if other, taken := bridges[d.Bridge]; taken {
 				d.fail("its bridge %s is network %s's", d.Bridge, other)
-			} else if l, exists := b.have.Kernel.LinkByName(d.Bridge); exists && l.Alias != AliasPrefix+w.Name {
+			} else if l, exists := b.have.Kernel.LinkByName(d.Bridge); exists && l.Alias != AliasPrefix+w.Name && !(halfMade(l) && l.MAC == b.mac(w.Name)) {
 				d.fail("interface %s exists and is not Gangway's", d.Bridge)
 			} else {
 				bridges[d.Bridge] = w.Name

@@ -131,7 +131,15 @@ func (b *builder) chooseSubnet(w WantedNetwork, inUse []vnet.Reservation) (subne
 	if w.Settings.OnClash == "report" {
 		return noPrefix, sides
 	}
-	fresh, ok := b.freshSubnet(w.Name, max(asked.Bits(), 16), inUse)
+	bits := max(asked.Bits(), 16)
+	fresh, ok := b.freshSubnet(w.Name, bits, inUse)
+	if now := b.subnetNow(w.Name); fixed && now.IsValid() && now.Bits() == bits {
+		// What it uses meanwhile isn't remembered; it doesn't move on just because
+		// something better came free.
+		if _, taken := clash(now, inUse); !taken {
+			fresh, ok = now, true
+		}
+	}
 	switch {
 	case !ok:
 		return noPrefix, sides + " and no private subnet of that size is free"
@@ -139,6 +147,17 @@ func (b *builder) chooseSubnet(w WantedNetwork, inUse []vnet.Reservation) (subne
 		return fresh, sides + "; it uses " + fresh.String() + " meanwhile"
 	}
 	return fresh, ""
+}
+
+// subnetNow returns the subnet that the network's bridge has, the zero Prefix if none.
+func (b *builder) subnetNow(network string) netip.Prefix {
+	l, exists := b.ours()[network]
+	for _, a := range b.have.Kernel.Addresses {
+		if exists && a.Link == l.Index && a.Prefix.Addr().Is4() {
+			return a.Prefix.Masked()
+		}
+	}
+	return noPrefix
 }
 
 // freshSubnet chooses a subnet of the length that clashes with nothing known, not even
@@ -217,7 +236,8 @@ func (b *builder) planMemory() {
 		for _, p := range u.Addresses {
 			if p = p.Masked(); p.Addr().Is4() && p.Bits() > 1 && !p.Addr().IsLinkLocalUnicast() &&
 				!slices.Contains(b.want.UplinkPrefixes, p) {
-				b.add(phaseMemory, RememberUplinkPrefix{Prefix: p})
+				// Nothing waits for this, and it is a write to disk.
+				b.add(phaseRecord, RememberUplinkPrefix{Prefix: p})
 				b.want.UplinkPrefixes = append(slices.Clone(b.want.UplinkPrefixes), p)
 			}
 		}

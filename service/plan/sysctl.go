@@ -20,7 +20,7 @@ func ipv6Off(d *Decision) string {
 // SysctlKeys lists the sysctls, beside forwarding and rp_filter of every link, that Plan
 // wants to see.
 func SysctlKeys(want Want) []string {
-	var keys []string
+	keys := []string{disableIPv6("all")} // tells whether the kernel has IPv6
 	for _, w := range want.Networks {
 		if w.Active {
 			keys = append(keys, disableIPv6(w.Settings.Bridge))
@@ -36,10 +36,10 @@ func (b *builder) planSysctls() {
 	have := b.have.Kernel.Sysctls
 	borrowed := map[string]bool{}
 	borrow := func(key, value string) {
-		borrowed[key] = true
-		if have[key] != value {
+		if !borrowed[key] && have[key] != value {
 			b.add(phaseSysctl, BorrowSysctl{Key: key, Value: value})
 		}
+		borrowed[key] = true
 	}
 	for _, d := range b.active() {
 		value := "0"

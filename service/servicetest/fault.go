@@ -3,6 +3,7 @@ package servicetest
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"gangway/service/plan"
 )
@@ -20,6 +21,7 @@ type fault struct {
 	midway  bool
 	dead    bool
 	observe map[plan.Room]error
+	slow    time.Duration
 }
 
 // Fail makes those operations fail, without any effect, for which f says so; n counts
@@ -38,6 +40,20 @@ func (m *Machine) FailObserve(room plan.Room, err error) {
 		m.fault.observe = map[plan.Room]error{}
 	}
 	m.fault.observe[room] = err
+}
+
+// SetOpTime has each operation take that long.
+func (m *Machine) SetOpTime(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fault.slow = d
+}
+
+// Observes returns how often the kernel was observed since the machine was made.
+func (m *Machine) Observes() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.observes
 }
 
 // KillAfter lets n more operations be applied and none after them. Midway, the
@@ -107,6 +123,10 @@ func (m *Machine) observable(room plan.Room) error {
 
 // apply runs the operations of one room.
 func (m *Machine) apply(ops []plan.Op, do func(plan.Op) (int, error)) []plan.Outcome {
+	m.mu.Lock()
+	slow := m.fault.slow
+	m.mu.Unlock()
+	time.Sleep(slow * time.Duration(len(ops))) // not under the lock: others may look meanwhile
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	outcomes := make([]plan.Outcome, len(ops))

@@ -20,6 +20,7 @@ var errNoLink = errors.New("no such link")
 func (k Kernel) Observe(_ context.Context, keys []string) (vnet.Kernel, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.observes++
 	if err := k.observable(plan.LinkRoom); err != nil {
 		return vnet.Kernel{}, err
 	}
@@ -64,12 +65,21 @@ func (m *Machine) Watch(ctx context.Context, poke func(string)) error {
 	m.nextID++
 	m.watchers[id] = poke
 	m.mu.Unlock()
-	<-ctx.Done()
-	m.mu.Lock()
-	delete(m.watchers, id)
-	m.mu.Unlock()
-	return ctx.Err()
+	defer func() {
+		m.mu.Lock()
+		delete(m.watchers, id)
+		m.mu.Unlock()
+	}()
+	select {
+	case err := <-m.endWatch:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
+
+// EndWatch makes one of the watchers give up with the error.
+func (m *Machine) EndWatch(err error) { m.endWatch <- err }
 
 // Apply carries out the operations of the link room.
 func (k Kernel) Apply(_ context.Context, ops []plan.Op) []plan.Outcome {
@@ -263,7 +273,8 @@ func (m *Machine) applyHalf(op plan.Op) {
 			m.saved[o.Key] = have
 		}
 	case plan.ReturnSysctl:
-		if old, ok := m.saved[o.Key]; ok && m.sysctls[o.Key] == o.Value {
+		old, remembered := m.saved[o.Key]
+		if have, ok := m.sysctls[o.Key]; ok && remembered && have == o.Value {
 			m.sysctls[o.Key] = old
 		}
 	case plan.BouncePort:

@@ -54,6 +54,9 @@ type Machine struct {
 	log      []string
 	watchers map[int]func(string)
 	nextID   int
+	endWatch chan error
+	observes int
+	unseen   bool
 }
 
 // New returns a machine with the loopback, the kernel's three rules, and nothing else.
@@ -70,6 +73,7 @@ func New() *Machine {
 		nextPID:   1,
 		docks:     map[string]Dock{},
 		watchers:  map[int]func(string){},
+		endWatch:  make(chan error),
 	}
 	for _, name := range []string{"all", "default"} {
 		m.sysctls["net/ipv4/conf/"+name+"/forwarding"] = "0"
@@ -90,10 +94,26 @@ func (m *Machine) change(reason string, f func()) {
 	m.mu.Lock()
 	f()
 	pokes := slices.Collect(maps.Values(m.watchers))
+	if m.unseen {
+		pokes = nil
+	}
 	m.mu.Unlock()
 	for _, poke := range pokes {
 		poke(reason)
 	}
+}
+
+// Unseen makes the changes of f without poking anybody.
+func (m *Machine) Unseen(f func()) {
+	m.setUnseen(true)
+	f()
+	m.setUnseen(false)
+}
+
+func (m *Machine) setUnseen(on bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.unseen = on
 }
 
 // Poke wakes the watchers without any change.

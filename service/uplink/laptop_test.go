@@ -209,10 +209,14 @@ func (l *laptop) write(path, text string) {
 
 func (l *laptop) run(command string) string {
 	l.tb.Helper()
-	words := strings.Fields(command)
+	return l.runWords(strings.Fields(command)...)
+}
+
+func (l *laptop) runWords(words ...string) string {
+	l.tb.Helper()
 	out, err := exec.Command(words[0], words[1:]...).CombinedOutput()
 	if err != nil {
-		l.tb.Fatalf("%s: %v: %s", command, err, out)
+		l.tb.Fatalf("%q: %v: %s", words, err, out)
 	}
 	return string(out)
 }

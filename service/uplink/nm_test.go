@@ -269,13 +269,16 @@ func TestNetworkManager(t *testing.T) {
 			t.Errorf("br0 %+v of %+v", br, u.List)
 		}
 		said.take()
-		l.run("nmcli connection modify Bridge ipv4.method shared")
+		l.runWords("nmcli", "connection", "modify", "Bridge", "ipv4.method", "shared", "ipv4.gateway", "")
 		l.until("the profiles are read", func() bool { return said.seen("profiles") })
 		if u := l.read(r); len(u.List) != 3 {
 			t.Errorf("edited, but not in force: %+v", u.List)
 		}
 		l.run("nmcli connection up Bridge")
-		l.readUntil(r, "it is a downlink", func(u *vnet.Uplinks) bool { _, ok := u.Find("br0"); return !ok })
+		l.readUntil(r, "it is a downlink", func(u *vnet.Uplinks) bool {
+			_, ok := u.Find("br0")
+			return !ok && strings.HasPrefix(l.run("nmcli -g GENERAL.STATE device show br0"), "100")
+		})
 		l.run("nmcli connection delete Bridge Port")
 		l.run("ip link del eth1")
 		l.readUntil(r, "all is as before", both)
@@ -331,7 +334,17 @@ func TestNetworkManager(t *testing.T) {
 		t.Errorf("watch ended with %v", err)
 	}
 	bus.Close()
-	goleak.VerifyNone(t, before, goleak.IgnoreAnyFunction("os/exec.(*Cmd).Start.func2"))
+
+	// A bus that is lost is an error, and leaves nothing running either.
+	lost := l.connect()
+	var heard pokes
+	go func() { ended <- New(Options{Bus: lost}).Watch(context.Background(), heard.poke) }()
+	l.until("the watch is in force", func() bool { return heard.seen("watching NetworkManager") })
+	lost.Close()
+	if err := <-ended; err == nil {
+		t.Error("watch ended without an error although the bus is lost")
+	}
+	goleak.VerifyNone(t, before)
 }
 
 // forge sends a signal from a peer to a connection that nobody asked for.

@@ -67,9 +67,7 @@ func run(ctx context.Context, daemon, data string) (err error) {
 			out.text("", fmt.Sprintf("Done in %.0f s. `make bench` measures the same in paired runs; the README explains it.", time.Since(started).Seconds()))
 		}
 	}()
-	if err := step("waiting until NetworkManager is on line", func() error {
-		return w.lab.NM.WaitPrimary(ctx, w.lab.Expected())
-	}); err != nil {
+	if err := step("waiting until NetworkManager has both uplinks", func() error { return w.waitUplinks(ctx) }); err != nil {
 		return err
 	}
 	if err := w.start(ctx); err != nil {

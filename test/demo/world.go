@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
@@ -113,4 +114,20 @@ func (w *world) waitProperty(ctx context.Context, path godbus.ObjectPath, iface,
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// waitUplinks waits until NetworkManager has activated every site's connection.
+func (w *world) waitUplinks(ctx context.Context) error {
+	for _, s := range w.lab.Sites {
+		for {
+			state, err := w.lab.NM.Cli(ctx, "-g", "GENERAL.STATE", "device", "show", s.Uplink)
+			if err == nil && strings.HasPrefix(state, "100") {
+				break
+			}
+			if err := pause(ctx, 50*time.Millisecond); err != nil {
+				return fmt.Errorf("cannot see %s activated: %w", s.Uplink, err)
+			}
+		}
+	}
+	return w.lab.NM.WaitPrimary(ctx, w.lab.Expected())
 }

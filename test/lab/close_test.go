@@ -36,19 +36,14 @@ func assertNothingLeft(t *testing.T, prefix string) {
 	}
 }
 
-// namespacesOf returns the processes in a lab's network namespaces, counted from outside.
+// processesOf lists the processes in a lab's network namespaces.
 func processesOf(t *testing.T, prefix string) []int {
+	return processesInNamed(t, namespacesOf(prefix)...)
+}
+
+func processesInNamed(t *testing.T, names ...string) []int {
 	t.Helper()
-	inodes := map[uint64]bool{}
-	paths, _ := filepath.Glob(filepath.Join(netnsDir, prefix+"-*"))
-	for _, path := range paths {
-		var st unix.Stat_t
-		if err := unix.Stat(path, &st); err != nil {
-			t.Fatal(err)
-		}
-		inodes[st.Ino] = true
-	}
-	pids, err := processesIn(inodes, filepath.Join(baseDir, prefix))
+	pids, err := processesIn(netInodes(names), "/none")
 	if err != nil {
 		t.Fatal(err)
 	}

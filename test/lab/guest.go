@@ -110,7 +110,7 @@ func (g *Guest) Remove(ctx context.Context) error {
 	if err := g.dhcp.stop(ctx, unix.SIGKILL); err != nil {
 		return err
 	}
-	if err := killAll(g.Namespace, g.dir); err != nil {
+	if err := killAll([]string{g.Namespace}, g.dir); err != nil {
 		return err
 	}
 	if err := g.lab.Laptop.editLink(g.Port, g.lab.Laptop.nl.LinkDel); err != nil && !errors.As(err, new(netlink.LinkNotFoundError)) {

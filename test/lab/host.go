@@ -148,6 +148,17 @@ func (h *Host) setUp(ifname string) error {
 	return h.editLink(ifname, h.nl.LinkSetUp)
 }
 
+func (h *Host) waitOperUp(ctx context.Context, ifname string) error {
+	err := poll(ctx, func() (bool, error) {
+		link, err := h.nl.LinkByName(ifname)
+		return err == nil && link.Attrs().OperState == netlink.OperUp, err
+	})
+	if err != nil {
+		return fmt.Errorf("cannot see interface %q of %q come up: %w", ifname, h.Name, err)
+	}
+	return nil
+}
+
 func (h *Host) editLink(ifname string, edit func(netlink.Link) error) error {
 	link, err := h.nl.LinkByName(ifname)
 	if err == nil {

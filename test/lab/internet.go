@@ -72,6 +72,9 @@ func (n *Internet) connect(s *Site) error {
 	if err := n.setUp(name); err != nil {
 		return err
 	}
+	if err := s.Router.Sysctl("net.ipv6.conf."+wanName+".disable_ipv6", "0"); err != nil {
+		return err
+	}
 	if err := s.Router.setUp(wanName); err != nil {
 		return err
 	}

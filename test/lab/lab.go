@@ -87,10 +87,17 @@ func (l *Lab) start(ctx context.Context) (err error) {
 	}
 	l.NM, l.Polkit = &NetworkManager{lab: l}, &Polkit{lab: l}
 	l.daemon = &Daemon{lab: l}
-	return parallel(func() error { return l.startLaptop(ctx) }, func() error { return l.startOutside(ctx) })
+	if err := parallel(func() error { return l.startLaptop(ctx) }, func() error { return l.startOutside(ctx) }); err != nil {
+		return err
+	}
+	if l.options.NoNetworkManager {
+		return nil
+	}
+	// Last, so that its first DISCOVER meets a line and a server that are up: the second comes seconds later.
+	return l.NM.Start(ctx)
 }
 
-// startLaptop starts what runs on the laptop, the bus first: everything else waits for it.
+// startLaptop starts what NetworkManager needs.
 func (l *Lab) startLaptop(ctx context.Context) error {
 	for key, value := range l.options.Sysctl {
 		if err := l.Laptop.Sysctl(key, value); err != nil {
@@ -104,23 +111,13 @@ func (l *Lab) startLaptop(ctx context.Context) error {
 	if err := l.startBus(ctx); err != nil {
 		return err
 	}
-	return parallel(
-		func() error {
-			if l.options.NoPolkit {
-				return nil
-			}
-			return l.Polkit.Start(ctx)
-		},
-		func() error {
-			if l.options.NoNetworkManager {
-				return nil
-			}
-			return l.NM.Start(ctx)
-		})
+	if l.options.NoPolkit {
+		return nil
+	}
+	return l.Polkit.Start(ctx)
 }
 
-// startOutside builds the sites. Carrier comes last, or NetworkManager's first DISCOVER would meet
-// a server that isn't up, and the next comes seconds later.
+// startOutside builds the sites, with their carrier.
 func (l *Lab) startOutside(ctx context.Context) error {
 	if err := l.Internet.start(l); err != nil {
 		return err
@@ -180,7 +177,7 @@ func (l *Lab) Close() error {
 	if l.Internet != nil {
 		l.Internet.close()
 	}
-	errs = append(errs, killAll(l.prefix, l.dir))
+	errs = append(errs, killAll(namespacesOf(l.prefix), l.dir))
 	for _, h := range hosts {
 		errs = append(errs, h.close())
 	}

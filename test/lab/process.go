@@ -103,17 +103,11 @@ func (l *Lab) DumpLogs(w io.Writer, max int) {
 	}
 }
 
-// killAll kills every process, but this one, in a network namespace of that name prefix or with a mount from dir,
-// until none is left. It gives up after ten seconds.
-func killAll(prefix, dir string) error {
-	inodes := map[uint64]bool{}
-	paths, _ := filepath.Glob(filepath.Join(netnsDir, prefix+"-*")) // the pattern is well-formed
-	for _, path := range paths {
-		var st unix.Stat_t
-		if unix.Stat(path, &st) == nil {
-			inodes[st.Ino] = true
-		}
-	}
+// killAll kills every process, but this one, in the network namespaces of those names or with a mount from dir, until
+// none is left. It gives up after ten seconds. The names must still exist: a process that has changed its root,
+// as dhcpcd's helpers do, shows no mount of ours.
+func killAll(names []string, dir string) error {
+	inodes := netInodes(names)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	dying := map[int]string{} // by start time: a process leaves its namespaces before it is gone
@@ -137,9 +131,30 @@ func killAll(prefix, dir string) error {
 		return len(pids) == 0 && len(dying) == 0, err
 	})
 	if err != nil {
-		return fmt.Errorf("cannot kill the processes of lab %q: %w", prefix, err)
+		return fmt.Errorf("cannot kill the processes of %q: %w", dir, err)
 	}
 	return nil
+}
+
+// netInodes returns the inodes of those of the named namespaces that exist.
+func netInodes(names []string) map[uint64]bool {
+	inodes := map[uint64]bool{}
+	for _, name := range names {
+		var st unix.Stat_t
+		if unix.Stat(filepath.Join(netnsDir, name), &st) == nil {
+			inodes[st.Ino] = true
+		}
+	}
+	return inodes
+}
+
+// namespacesOf lists the names of a lab's network namespaces.
+func namespacesOf(prefix string) []string {
+	paths, _ := filepath.Glob(filepath.Join(netnsDir, prefix+"-*")) // the pattern is well-formed
+	for i := range paths {
+		paths[i] = filepath.Base(paths[i])
+	}
+	return paths
 }
 
 func processesIn(netInodes map[uint64]bool, dir string) ([]int, error) {

@@ -47,6 +47,7 @@ func (s *Site) start(ctx context.Context) (err error) {
 		return err
 	}
 	for key, value := range map[string]string{
+		"net.ipv6.conf.default.disable_ipv6": "1", // the switch's ports are no stations
 		// An RA must come from a link-local address (RFC 4861 6.1.2), so the router's must not wait for DAD.
 		"net.ipv6.conf.default.accept_dad": "0", "net.ipv6.conf.default.dad_transmits": "0",
 		"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1", "net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0",
@@ -72,7 +73,16 @@ func (s *Site) start(ctx context.Context) (err error) {
 	if o.Unplugged {
 		return nil
 	}
-	return s.Plug()
+	if err := s.Plug(); err != nil {
+		return err
+	}
+	if err := s.lab.Laptop.setUp(s.Uplink); err != nil {
+		return err
+	}
+	// Both ends drop what is sent before the kernel's link watch has noticed the carrier.
+	return parallel(
+		func() error { return s.Router.waitOperUp(ctx, portName) },
+		func() error { return s.lab.Laptop.waitOperUp(ctx, s.Uplink) })
 }
 
 // buildLAN makes the switch with the laptop's cable, still unplugged at the switch's end.
@@ -97,7 +107,7 @@ func (s *Site) buildLAN() error {
 	if err := r.nl.LinkAdd(&netlink.Veth{LinkAttrs: keep, PeerName: "keep1"}); err != nil {
 		return fmt.Errorf("cannot add switch of site %q: %w", s.Name, err)
 	}
-	if err := r.Sysctl("net.ipv6.conf.keep1.disable_ipv6", "1"); err != nil { // it is no station
+	if err := r.Sysctl("net.ipv6.conf."+lanName+".disable_ipv6", "0"); err != nil {
 		return err
 	}
 	for _, name := range []string{"keep0", "keep1", lanName} {

@@ -76,13 +76,13 @@ func Sweep() error {
 // remove deletes processes, namespaces and files of a lab. The directory goes last: as long as
 // anything is left, so is the record of it.
 func remove(prefix, dir string) error {
-	if err := killAll(prefix, dir); err != nil {
+	names := namespacesOf(prefix)
+	if err := killAll(names, dir); err != nil {
 		return err
 	}
 	var errs []error
-	paths, _ := filepath.Glob(filepath.Join(netnsDir, prefix+"-*")) // the pattern is well-formed
-	for _, path := range paths {
-		errs = append(errs, deleteNetNS(filepath.Base(path)))
+	for _, name := range names {
+		errs = append(errs, deleteNetNS(name))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err

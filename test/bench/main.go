@@ -1,0 +1,73 @@
+// Bench measures what Gangway promises, with a real NetworkManager, bus, dnsmasq and
+// kernel in network namespaces: what guests and host lose when the uplink changes, side by
+// side in the same run, and what the daemon costs.
+//
+// Machines are noisy: compare medians, and the columns of one run with each other. Nothing
+// here fails because of a slow machine.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+
+	"gangway/test/lab"
+)
+
+// config is how to measure.
+type config struct {
+	daemon, data string
+	runs         int
+	networks     int
+}
+
+type experiment struct {
+	name string
+	run  func(context.Context, config) error
+}
+
+var experiments = []experiment{
+	{"unplug", unplug}, {"dockin", dockIn}, {"roam", roam}, {"clash", clash},
+	{"create", create}, {"pass", pass}, {"life", life},
+}
+
+func main() {
+	c := config{}
+	flag.StringVar(&c.daemon, "gangwayd", "bin/gangwayd", "the daemon's `path`")
+	flag.StringVar(&c.data, "data", "data", "the `directory` with bus and polkit policies")
+	flag.IntVar(&c.runs, "n", 10, "runs of each experiment")
+	flag.IntVar(&c.networks, "networks", 50, "networks to create")
+	only := flag.String("run", "", "experiments whose name matches this `regexp`; all by default: unplug dockin roam clash create pass life")
+	flag.Parse()
+	which, err := regexp.Compile(*only)
+	if err == nil {
+		c.data, err = filepath.Abs(c.data)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	for _, e := range experiments {
+		if !which.MatchString(e.name) {
+			continue
+		}
+		begun := time.Now()
+		if err := e.run(ctx, c); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", e.name, err)
+			os.Exit(1)
+		}
+		fmt.Fprintf(os.Stderr, "(%s took %.0f s)\n", e.name, time.Since(begun).Seconds())
+	}
+}
+
+func (c config) options() lab.Options {
+	return lab.Options{Gangwayd: c.daemon, BusPolicyDir: c.data, PolkitActionDir: c.data, NMUnmanaged: "interface-name:gway*"}
+}
