@@ -2,9 +2,11 @@ package service_test
 
 import (
 	"context"
+	"flag"
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -20,7 +22,11 @@ import (
 	"gangway/service/vnet"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("rapid.nofailfile", "true") // the seed is printed, too
+	goleak.VerifyTestMain(m)
+}
 
 // bench is a machine with a Service on it, in a synctest bubble.
 type bench struct {
@@ -60,8 +66,12 @@ func (b *bench) begin() {
 // load loads the files without running anything.
 func (b *bench) load() error {
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
+	id := filepath.Join(b.dir, "machine-id") // the same in all benches: MAC addresses come of it
+	if err := os.WriteFile(id, []byte("0123456789abcdef0123456789abcdef\n"), 0o644); err != nil {
+		return err
+	}
 	s, err := store.Open(store.Options{ConfigDir: filepath.Join(b.dir, "etc"), StateDir: filepath.Join(b.dir, "lib"),
-		RuntimeDir: filepath.Join(b.dir, "run"), MachineID: filepath.Join(b.dir, "none"), Log: quiet})
+		RuntimeDir: filepath.Join(b.dir, "run"), MachineID: id, Log: quiet})
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ func TestRetryBacksOff(t *testing.T) {
 		})
 		b.m.StopServer("lab")
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		if n := b.network("lab"); n.State != vnet.Degraded || !strings.Contains(n.Reason, "start DNS and DHCP of lab") {
 			t.Errorf("published %s, %q", n.State, n.Reason)
 		}

@@ -14,6 +14,7 @@ import (
 // dirs are where the daemon's files are.
 type dirs struct {
 	config, state, runtime, data string
+	servers                      string // runtime of a dry run, too: dnsmasq is known by its configuration's path
 	copy                         string // of a dry run, "" otherwise
 }
 
@@ -29,6 +30,7 @@ func directories(dryRun bool) (*dirs, error) {
 		runtime: directory("RUNTIME_DIRECTORY", "/run/gangway"),
 		data:    dataDir,
 	}
+	d.servers = d.runtime
 	if !dryRun {
 		return d, nil
 	}

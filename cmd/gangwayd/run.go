@@ -68,8 +68,8 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	servers, err := dnsmasq.New(dnsmasq.Options{RuntimeDir: dirs.runtime, StateDir: dirs.state, Bus: conn.Conn,
-		BusAddress: o.address, Log: o.log})
+	servers, err := dnsmasq.New(dnsmasq.Options{RuntimeDir: dirs.servers, StateDir: dirs.state, LookOnly: o.dryRun,
+		Bus: conn.Conn, BusAddress: o.address, Log: o.log})
 	if err != nil {
 		return err
 	}

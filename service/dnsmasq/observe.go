@@ -62,6 +62,9 @@ func (r *Room) findServers() error {
 		}
 		r.scanned = true
 	}
+	if r.lookOnly {
+		return nil
+	}
 	for _, e := range entries {
 		if vnet.ValidateNetworkName(e.Name()) == nil && r.server(e.Name()) == nil {
 			if err := r.files(e.Name()).removeFiles(); err != nil {

@@ -24,6 +24,9 @@ type Options struct {
 	// (/run/gangway); it must be searchable by User. StateDir holds the leases, which outlive
 	// a boot (/var/lib/gangway). Both are required and created when absent.
 	RuntimeDir, StateDir string
+	// LookOnly is for a room beside one that works in the same directories: Observe then
+	// removes no files. Apply must not be used.
+	LookOnly bool
 	// User is whom dnsmasq becomes after start; "" is "dnsmasq" if there is such a user,
 	// else "nobody".
 	User string
@@ -56,6 +59,7 @@ type Room struct {
 	clock         func() time.Time
 	log           *slog.Logger
 	namespace     string // our network namespace, as /proc shows it
+	lookOnly      bool
 	scanned       bool   // the first Observe's search of /proc is done
 	mu            sync.Mutex
 	servers       map[string]*server
@@ -102,6 +106,7 @@ func New(o Options) (*Room, error) {
 		clock:      o.Clock,
 		log:        o.Log,
 		namespace:  namespace,
+		lookOnly:   o.LookOnly,
 		servers:    map[string]*server{},
 		watchers:   map[int]func(string){},
 	}

@@ -1,7 +1,9 @@
 package plan_test
 
 import (
+	"flag"
 	"fmt"
+	"os"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -9,6 +11,12 @@ import (
 	"gangway/service/plan"
 	"gangway/service/vnet"
 )
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	flag.Set("rapid.nofailfile", "true") // the seed is printed, too
+	os.Exit(m.Run())
+}
 
 func drawActs(t *rapid.T, most int) []act {
 	return rapid.SliceOfN(rapid.Custom(func(t *rapid.T) act {

@@ -90,20 +90,22 @@ func sameRoute(have, want vnet.Route) bool {
 }
 
 func (b *builder) planRules(want []vnet.Rule) {
-	var have []vnet.Rule
+	wanted, seen := map[vnet.Rule]bool{}, map[vnet.Rule]bool{}
+	for _, r := range want {
+		wanted[r] = true
+	}
 	for _, r := range b.have.Kernel.Rules {
-		if r.Protocol == Protocol && !r.Foreign {
-			have = append(have, r)
+		if r.Protocol != Protocol || r.Foreign {
+			continue
 		}
+		if !wanted[r] || seen[r] { // also what stands twice
+			b.add(phaseRemoveRoute, DeleteRule{Rule: r})
+		}
+		seen[r] = true
 	}
 	for _, r := range want {
-		if !slices.Contains(have, r) {
+		if !seen[r] {
 			b.add(phaseRoute, AddRule{Rule: r})
-		}
-	}
-	for i, r := range have {
-		if !slices.Contains(want, r) || slices.Index(have, r) < i { // also what stands twice
-			b.add(phaseRemoveRoute, DeleteRule{Rule: r})
 		}
 	}
 }

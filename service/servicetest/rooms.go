@@ -33,6 +33,34 @@ func (s Store) Apply(ctx context.Context, ops []plan.Op) []plan.Outcome {
 	})
 }
 
+// live does what only a living process can.
+func (s Store) live(f func() error) error {
+	if s.m.Killed() {
+		return ErrKilled
+	}
+	return f()
+}
+
+// Save is the real one while the process lives.
+func (s Store) Save(name string, settings vnet.Settings) error {
+	return s.live(func() error { return s.Store.Save(name, settings) })
+}
+
+// Delete is the real one while the process lives.
+func (s Store) Delete(name string) error {
+	return s.live(func() error { return s.Store.Delete(name) })
+}
+
+// ForgetSubnet is the real one while the process lives.
+func (s Store) ForgetSubnet(name string) error {
+	return s.live(func() error { return s.Store.ForgetSubnet(name) })
+}
+
+// SetRuntime is the real one while the process lives.
+func (s Store) SetRuntime(r store.Runtime) error {
+	return s.live(func() error { return s.Store.SetRuntime(r) })
+}
+
 // Firewall is the machine's view for the firewall room.
 type Firewall struct{ *Machine }
 

@@ -28,9 +28,9 @@ const (
 	againAfter = time.Second
 )
 
-// readNM asks NetworkManager for everything. When that can't be had, the picture is empty, why
+// readNM asks NetworkManager for what concerns the kernel's links. When that can't be had, the picture is empty, why
 // says why, and again, unless 0, when to try anew.
-func (r *Reader) readNM(ctx context.Context) (pic picture, again time.Duration, why string) {
+func (r *Reader) readNM(ctx context.Context, k *vnet.Kernel) (pic picture, again time.Duration, why string) {
 	if r.bus == nil {
 		return picture{}, 0, "no system bus"
 	}
@@ -44,7 +44,7 @@ func (r *Reader) readNM(ctx context.Context) (pic picture, again time.Duration, 
 			return picture{}, againAfter, "NetworkManager does not answer"
 		}
 	}
-	all, pending, err := getObjects(ctx, r.bus)
+	all, pending, err := getObjects(ctx, r.bus, k)
 	switch {
 	case pending != nil:
 		r.pending = pending
@@ -57,32 +57,6 @@ func (r *Reader) readNM(ctx context.Context) (pic picture, again time.Duration, 
 	pic = decode(all)
 	pic.profiles = r.profiles.first(ctx, r)
 	return pic, 0, ""
-}
-
-// getObjects calls GetManagedObjects and waits for patience at most: then the reply that is
-// still to come is returned. The call must not be cancelled, or godbus would forget it.
-func getObjects(ctx context.Context, bus *godbus.Conn) (objects, <-chan *godbus.Call, error) {
-	done := make(chan *godbus.Call, 1)
-	bus.Object(nmName, objectRoot).Go(getManagedObjects, godbus.FlagNoAutoStart, done)
-	timeout := time.NewTimer(patience)
-	defer timeout.Stop()
-	select {
-	case call := <-done:
-		if call.Err != nil {
-			return nil, nil, call.Err
-		}
-		if len(call.Body) == 1 {
-			// Taken as it is: Store would copy all of it.
-			if all, ok := call.Body[0].(objects); ok {
-				return all, nil, nil
-			}
-		}
-		return nil, nil, errors.New("reply of NetworkManager has another type")
-	case <-timeout.C:
-		return nil, done, nil
-	case <-ctx.Done():
-		return nil, nil, ctx.Err()
-	}
 }
 
 // isAbsent tells whether the error says that nobody owns NetworkManager's name, or that

@@ -66,12 +66,12 @@ func New(o Options) *Reader {
 	return r
 }
 
-// Read reads the uplinks, given this pass's dump of the kernel. It takes one round trip to
+// Read reads the uplinks, given this pass's dump of the kernel. It takes three round trips to
 // NetworkManager, and one to the kernel where there are foreign routing rules. When
 // NetworkManager isn't there, or is silent for 2 s, the picture is rtnetlink's. The only
 // error is that of ctx. It must be called in the network namespace of the dump.
 func (r *Reader) Read(ctx context.Context, k *vnet.Kernel) (vnet.Uplinks, error) {
-	pic, recheck, why := r.readNM(ctx)
+	pic, recheck, why := r.readNM(ctx, k)
 	if err := ctx.Err(); err != nil {
 		return vnet.Uplinks{}, fmt.Errorf("cannot read uplinks: %w", err)
 	}

@@ -25,6 +25,7 @@ type config struct {
 	daemon, data string
 	runs         int
 	networks     int
+	debug        bool
 }
 
 type experiment struct {
@@ -43,6 +44,7 @@ func main() {
 	flag.StringVar(&c.data, "data", "data", "the `directory` with bus and polkit policies")
 	flag.IntVar(&c.runs, "n", 10, "runs of each experiment")
 	flag.IntVar(&c.networks, "networks", 50, "networks to create")
+	flag.BoolVar(&c.debug, "debug", false, "have the daemon log in detail, and print its log at the end of each lab")
 	only := flag.String("run", "", "experiments whose name matches this `regexp`; all by default: unplug dockin roam clash create pass life")
 	flag.Parse()
 	which, err := regexp.Compile(*only)
@@ -69,5 +71,9 @@ func main() {
 }
 
 func (c config) options() lab.Options {
-	return lab.Options{Gangwayd: c.daemon, BusPolicyDir: c.data, PolkitActionDir: c.data, NMUnmanaged: "interface-name:gway*"}
+	var args []string
+	if c.debug {
+		args = []string{"-debug"}
+	}
+	return lab.Options{GangwaydArgs: args, Gangwayd: c.daemon, BusPolicyDir: c.data, PolkitActionDir: c.data, NMUnmanaged: "interface-name:gway*"}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	godbus "github.com/godbus/dbus/v5"
@@ -18,6 +19,9 @@ func pass(ctx context.Context, c config) error {
 		return err
 	}
 	defer p.Close()
+	if c.debug {
+		defer p.DumpLogs(os.Stderr, 4<<20)
+	}
 	have := 1
 	for _, n := range []int{1, 10, 50, 200} {
 		for ; have < n; have++ {

@@ -285,6 +285,43 @@ func TestPrompt(t *testing.T) {
 	}
 }
 
+// A prompt that nobody answers is taken off the screen.
+func TestPromptThatNobodyAnswers(t *testing.T) {
+	f := startServer(t, policy.Options{PromptTimeout: 300 * time.Millisecond})
+	p := f.startPolkit("")
+	agent := p.registerAgent()
+	if _, name, text := callFlags(f.client(nobody), godbus.FlagAllowInteractiveAuthorization, networkPath, dbus.NetworkInterface+".Delete"); name != denied {
+		t.Errorf("error %q (%s)", name, text)
+	}
+	select {
+	case <-agent.cancelled:
+	case <-time.After(patience):
+		t.Fatal("the prompt stays")
+	}
+}
+
+// A caller that leaves is noticed by us, too, whatever polkitd is at.
+func TestCallerThatLeavesAPolkitdThatHangs(t *testing.T) {
+	f := startServer(t, policy.Options{Timeout: patience})
+	p := f.startPolkit("")
+	caller := f.client(nobody)
+	if _, name, _ := call(caller, networkPath, dbus.NetworkInterface+".Delete"); name != needsPrompt {
+		t.Fatalf("before: %s", name)
+	}
+	must(t, p.process.Process.Signal(unix.SIGSTOP))
+	send(caller, 0, networkPath, dbus.NetworkInterface+".Delete")
+	sent := time.Now()
+	busy := func() bool { return time.Since(f.server.IdleSince()) < 10*time.Millisecond }
+	// Long after the call before this one, busy means that polkit has been asked.
+	eventually(t, "the call is in progress", func() bool { return time.Since(sent) > 200*time.Millisecond && busy() })
+	caller.Close()
+	start := time.Now()
+	eventually(t, "the call has ended", func() bool { return !busy() })
+	if took := time.Since(start); took > patience/2 {
+		t.Errorf("it took %s", took)
+	}
+}
+
 // A caller that leaves takes its prompt along.
 func TestPromptOfACallerThatLeaves(t *testing.T) {
 	f := startServer(t, policy.Options{})

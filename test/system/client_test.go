@@ -23,7 +23,9 @@ func dict(pairs ...any) options {
 	return o
 }
 
-func uplinkPath(ifname string) godbus.ObjectPath { return root + "/uplink/" + godbus.ObjectPath(ifname) }
+func uplinkPath(ifname string) godbus.ObjectPath {
+	return root + "/uplink/" + godbus.ObjectPath(ifname)
+}
 
 // call calls "Manager.CreateNetwork" or the like, and fails the test unless it succeeds.
 func (w *world) call(path godbus.ObjectPath, member string, args ...any) []any {
@@ -121,7 +123,13 @@ func (w *world) objects() objects {
 
 func managed(conn *godbus.Conn) (objects, error) {
 	o := objects{}
-	err := conn.Object(busName, root).Call("org.freedesktop.DBus.ObjectManager.GetManagedObjects", 0).Store(&o)
+	if err := conn.Object(busName, root).Call("org.freedesktop.DBus.ObjectManager.GetManagedObjects", 0).Store(&o); err != nil {
+		return nil, err
+	}
+	// It has what is below the root, not the root itself.
+	manager := map[string]godbus.Variant{}
+	err := conn.Object(busName, root).Call("org.freedesktop.DBus.Properties.GetAll", 0, busName+".Manager").Store(&manager)
+	o[root] = map[string]map[string]godbus.Variant{busName + ".Manager": manager}
 	return o, err
 }
 

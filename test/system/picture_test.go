@@ -56,7 +56,7 @@ func (w *world) lookWhole() picture {
 	p := w.look()
 	out, err := w.Laptop.Run(w.ctx, "sh", "-c", "cd /proc/sys/net && { grep -rs . ipv4/conf ipv6/conf ipv4/neigh ipv6/neigh bridge; grep -s . ipv4/ip_forward ipv4/*; true; }")
 	w.must(err)
-	p["sysctl"] = sortLines(regexp.MustCompile(`(?m)^ipv4/(tcp_available|tcp_allowed|udp_mem|tcp_mem|inet_peer).*\n`).ReplaceAllString(out, ""))
+	p["sysctl"] = sortLines(regexp.MustCompile(`(?m)^ipv4/(tcp_available|tcp_allowed|tcp_fastopen_key|udp_mem|tcp_mem|inet_peer).*\n`).ReplaceAllString(out, ""))
 	p["processes"] = strings.Join(w.processes(""), "\n")
 	return p
 }

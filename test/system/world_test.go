@@ -24,7 +24,7 @@ const (
 	root      = godbus.ObjectPath("/org/gangway/Gangway1")
 
 	// patience bounds every wait for something that must happen, on the slowest machine.
-	patience = 60 * time.Second
+	patience = 30 * time.Second
 )
 
 // daemonBinary is gangwayd, built once for all tests.
@@ -123,6 +123,19 @@ func (w *world) soon() context.Context {
 	return ctx
 }
 
+// short is a context for one of several attempts.
+func (w *world) short() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(w.ctx, 3*time.Second)
+}
+
+// subnet is the IPv4 subnet that a network has.
+func (w *world) subnet(network godbus.ObjectPath) netip.Prefix {
+	w.t.Helper()
+	p, err := netip.ParsePrefix(w.text(network, "Subnet"))
+	w.must(err)
+	return p
+}
+
 func (w *world) must(err error) {
 	w.t.Helper()
 	if err != nil {
@@ -192,7 +205,7 @@ func (w *world) reaches(h *lab.Host) netip.Addr {
 func (w *world) reachesBy(h *lab.Host, site string) {
 	w.t.Helper()
 	w.eventually(h.Name+" reaches the internet by site "+site, func() error {
-		ctx, cancel := context.WithTimeout(w.ctx, 3*time.Second)
+		ctx, cancel := w.short()
 		defer cancel()
 		seen, err := h.Reach(ctx, lab.EchoIPv4)
 		if err == nil && !w.Site(site).Options.IPv4.Contains(seen.Addr()) {
