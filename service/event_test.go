@@ -212,3 +212,28 @@ func TestFlushIsTriedAgain(t *testing.T) {
 		}
 	})
 }
+
+// A change that comes during a pass was detected when it came, not when the pass was done.
+func TestDetectedDuringPass(t *testing.T) {
+	run(t, func(b *bench) {
+		b.create("lab", nil)
+		b.m.Plug(wlan0)
+		b.settle()
+		b.takeEvents()
+		begun := time.Now()
+		b.m.SetOpTime(100 * time.Millisecond)
+		b.m.StopServer("lab") // two operations to mend
+		time.Sleep(50 * time.Millisecond)
+		b.m.SetCarrier("eth0", false)
+		time.Sleep(5 * time.Second)
+		b.settle()
+		got := switches(b.takeEvents())
+		if len(got) != 1 {
+			t.Fatalf("switches %+v", got)
+		}
+		// The clock of the bench began 50 ms before this test's steps, in settle.
+		if at := got[0].Detected - 50*time.Millisecond - time.Hour; at != 50*time.Millisecond || got[0].NATDone <= got[0].Detected {
+			t.Errorf("detected %s after the beginning (%s), done %s", at, time.Since(begun), got[0].NATDone)
+		}
+	})
+}

@@ -58,14 +58,20 @@ func TestPokesCoalesce(t *testing.T) {
 	run(t, func(b *bench) {
 		b.create("lab", nil)
 		time.Sleep(2 * time.Second)
+		b.m.SetOpTime(100 * time.Millisecond)
+		b.m.StopServer("lab")
+		time.Sleep(50 * time.Millisecond) // the pass that starts it again is under way
+		synctest.Wait()
 		before := b.m.Observes()
 		for range 1000 {
 			b.svc.Poke("burst")
 		}
-		b.settle()
-		if n := b.m.Observes() - before; n < 1 || n > 3 {
-			t.Errorf("a burst of pokes made %d passes", n)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if n := b.m.Observes() - before; n < 1 || n > 2 {
+			t.Errorf("a burst of pokes during a pass was followed by %d more observations", n)
 		}
+		b.m.SetOpTime(0)
 		before = b.m.Observes()
 		for range 5000 { // five seconds of a restless machine
 			b.svc.Poke("restless")
@@ -239,6 +245,20 @@ func TestWatcherIsStartedAgain(t *testing.T) {
 		b.settle()
 		if log := b.m.Log(); !slices.Equal(log, []string{"install firewall chains"}) {
 			t.Errorf("operations %q", log)
+		}
+	})
+}
+
+// One that can't watch at all isn't started all the time.
+func TestWatcherBacksOff(t *testing.T) {
+	run(t, func(b *bench) {
+		ended := 0
+		for end := time.Now().Add(10 * time.Minute); time.Now().Before(end); {
+			b.m.EndWatch(errors.New("no permission")) // waits for one that watches
+			ended++
+		}
+		if most := 4 * (10*60/30 + 10); ended < 4*10 || ended > most {
+			t.Errorf("four watchers ended %d times in ten minutes, want 40 to %d", ended, most)
 		}
 	})
 }

@@ -60,7 +60,7 @@ type Room struct {
 	log           *slog.Logger
 	namespace     string // our network namespace, as /proc shows it
 	lookOnly      bool
-	scanned       bool   // the first Observe's search of /proc is done
+	scanned       bool // the first Observe's search of /proc is done
 	mu            sync.Mutex
 	servers       map[string]*server
 	watchers      map[int]func(reason string)

@@ -8,9 +8,6 @@ import (
 	"os"
 	"sync"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"gangway/service/plan"
 	"gangway/service/vnet"
 )
@@ -29,8 +26,6 @@ type Options struct {
 type Firewall struct {
 	log      *slog.Logger
 	programs programs
-	// conntrack is netlink's own handle: its dump and delete of tracked connections are right.
-	conntrack *netlink.Handle
 
 	mu       sync.Mutex // guards all below, and is held during an Observe or an Apply
 	netlink  *conn
@@ -70,10 +65,6 @@ func New(options Options) (*Firewall, error) {
 		f.netlink.close()
 		return nil, err
 	}
-	if f.conntrack, err = netlink.NewHandle(unix.NETLINK_NETFILTER); err != nil {
-		f.netlink.close()
-		return nil, fmt.Errorf("cannot open conntrack socket: %w", err)
-	}
 	return f, nil
 }
 
@@ -82,7 +73,6 @@ func (f *Firewall) Close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.netlink.close()
-	f.conntrack.Close()
 }
 
 // Observe looks at our chains, jumps and sets. With the nf_tables backend iptables-save is run

@@ -18,7 +18,10 @@ import (
 // flows returns the tracked connections of the firewall's namespace as readable text, sorted.
 func flows(t *testing.T, f *Firewall) []string {
 	t.Helper()
-	list, err := f.conntrack.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
+	conntrack, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+	must(t, err)
+	defer conntrack.Close()
+	list, err := conntrack.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
 	must(t, err)
 	var out []string
 	for _, c := range list {

@@ -1,6 +1,10 @@
 package plan
 
-import "gangway/service/vnet"
+import (
+	"slices"
+
+	"gangway/service/vnet"
+)
 
 // planFirewall keeps the chains in place while a network runs, and the sets' contents right.
 func (b *builder) planFirewall() {
@@ -17,22 +21,30 @@ func (b *builder) planFirewall() {
 	}
 	want := b.setEntries(active)
 	for _, set := range Sets() {
-		wanted, there := map[vnet.SetEntry]bool{}, map[vnet.SetEntry]bool{}
-		for _, e := range want[set] {
-			wanted[e] = true
-		}
-		for _, e := range fw.Sets[set] {
-			there[e] = true
-			if !wanted[e] {
-				b.add(phaseRemoveFilter, DeleteSetEntry{Set: set, Entry: e})
-			}
-		}
-		for _, e := range want[set] {
-			if !there[e] {
-				b.add(phaseFilter, AddSetEntry{Set: set, Entry: e})
-			}
+		for _, e := range without(want[set], fw.Sets[set]) {
+			b.add(phaseFilter, AddSetEntry{Set: set, Entry: e})
 		}
 	}
+	for _, set := range slices.Backward(Sets()) {
+		for _, e := range without(fw.Sets[set], want[set]) {
+			b.add(phaseRemoveFilter, DeleteSetEntry{Set: set, Entry: e})
+		}
+	}
+}
+
+// without returns the entries of list that others lacks, in the order of list.
+func without(list, others []vnet.SetEntry) []vnet.SetEntry {
+	there := make(map[vnet.SetEntry]bool, len(others))
+	for _, e := range others {
+		there[e] = true
+	}
+	var missing []vnet.SetEntry
+	for _, e := range list {
+		if !there[e] {
+			missing = append(missing, e)
+		}
+	}
+	return missing
 }
 
 func (b *builder) setEntries(active []*Decision) map[string][]vnet.SetEntry {

@@ -10,24 +10,25 @@ import (
 // way out changes, and in a process's first pass: the one before may have been killed
 // between the switch and this.
 func (b *builder) planFlows() {
-	why := ""
+	why, translatedOnly := "", false
 	switch {
-	case b.changed(phaseRoute, func(op Op) bool {
-		r, ok := op.(ReplaceRoute)
-		return ok && r.Route.Type == vnet.RouteUnicast
-	}):
-		why = "the default route changed"
-	case b.changed(phaseFilter, func(op Op) bool { e, ok := op.(AddSetEntry); return ok && e.Set == SetNAT }):
-		why = "the translation changed"
 	case b.have.First:
 		why = "first look"
+	case b.changed(phaseFilter, func(op Op) bool { e, ok := op.(AddSetEntry); return ok && e.Set == SetNAT }):
+		why = "the translation changed"
+	case b.changed(phaseRoute, func(op Op) bool {
+		r, ok := op.(ReplaceRoute)
+		return ok && r.Route.Metric == boundMetric
+	}):
+		why = "the default route changed"
+		translatedOnly = true
 	}
 	active := b.active()
 	subnets := subnetsOf(active)
 	if why == "" || len(subnets) == 0 {
 		return
 	}
-	b.add(phaseFlows, FlushFlows{Subnets: subnets, Why: why, Stale: b.staleness(active)})
+	b.add(phaseFlows, FlushFlows{Subnets: subnets, TranslatedOnly: translatedOnly, Why: why, Stale: b.staleness(active)})
 }
 
 // staleness returns the judgement on flows: one is stale when its packets would now leave by
@@ -73,7 +74,7 @@ type egress struct {
 func newEgress(have *vnet.Observed) *egress {
 	e := &egress{addresses: map[int]map[netip.Addr]bool{}, locals: map[netip.Addr]bool{}, ours: map[int]bool{}}
 	for _, r := range have.Kernel.Routes {
-		if r.Table == mainTable && r.Type == vnet.RouteUnicast && r.Dst.Bits() > 0 {
+		if r.Table == mainTable && r.Type == vnet.RouteUnicast && r.Dst.Bits() > defaultBits {
 			e.routes = append(e.routes, r)
 		}
 	}

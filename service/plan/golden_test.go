@@ -247,7 +247,7 @@ func leftovers(w *world) {
 	if _, err := w.converge(true); err != nil {
 		panic(err)
 	}
-	rule := vnet.Rule{Priority: plan.PriorityMain, IIF: "gway0", Table: 254, SuppressPrefixLength: 0, Protocol: plan.Protocol}
+	rule := vnet.Rule{Priority: plan.PriorityMain, IIF: "gway0", Table: 254, SuppressPrefixLength: 1, Protocol: plan.Protocol}
 	w.m.AddRule(rule)
 	rule.IIF = "gway7"
 	w.m.AddRule(rule)

@@ -3,6 +3,8 @@ package plan_test
 import (
 	"fmt"
 	"testing"
+
+	"gangway/service/vnet"
 )
 
 // Each step of each scenario is broken off before, and in the middle of, each of its
@@ -47,4 +49,31 @@ func runSteps(t *testing.T, steps []step, n int, midway bool) (operations int, s
 		}
 	}
 	return w.m.Count(), w.m.Text()
+}
+
+// A bridge that a killed process left without its alias is completed where it is wanted, at
+// once and without the network failing meanwhile, and removed where it isn't.
+func TestHalfMadeBridge(t *testing.T) {
+	for _, wanted := range []bool{true, false} {
+		w := newWorld()
+		start(w)
+		before := w.m.Text()
+		w.m.KillAfter(1, true) // RememberSubnet, and half of CreateBridge
+		_, _ = w.converge(true)
+		w.m.Revive()
+		if text := w.m.Text(); text == before {
+			t.Fatal("nothing was left half made")
+		}
+		w.find("default").Active = wanted
+		results, err := w.converge(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if state := results[0].Networks[0].State; wanted && state != vnet.Active {
+			t.Errorf("the network is %s at first", state)
+		}
+		if !wanted && w.m.Text() != before {
+			t.Errorf("the machine is\n%s\nwas\n%s", w.m.Text(), before)
+		}
+	}
 }

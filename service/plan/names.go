@@ -45,5 +45,6 @@ const (
 	SetInbound = "gangway-inbound"
 )
 
-// Sets lists the names of all sets.
-func Sets() []string { return []string{SetLocal, SetOut, SetNAT, SetInbound} }
+// Sets lists the names of all sets, in the order in which entries are added: a way out is
+// opened last, when translation is in place. Entries are deleted in the reverse order.
+func Sets() []string { return []string{SetLocal, SetNAT, SetInbound, SetOut} }

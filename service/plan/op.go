@@ -126,11 +126,13 @@ type (
 		Entry vnet.SetEntry
 	}
 	// FlushFlows deletes the tracked connections of guests whose translation doesn't fit:
-	// those with a source in Subnets for which Stale says so.
+	// those with a source in Subnets for which Stale says so. With TranslatedOnly, flows that
+	// aren't translated at all need not be looked at.
 	FlushFlows struct {
-		Subnets []netip.Prefix
-		Stale   func(vnet.Flow) bool
-		Why     string
+		Subnets        []netip.Prefix
+		TranslatedOnly bool
+		Stale          func(vnet.Flow) bool
+		Why            string
 	}
 )
 

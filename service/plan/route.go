@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -11,6 +12,10 @@ import (
 const unreachableMetric = 1 << 31
 
 var anywhere = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+
+// defaultBits is the longest prefix that counts as a default route: many VPNs leave the host's
+// alone and lay 0.0.0.0/1 and 128.0.0.0/1 over it.
+const defaultBits = 1
 
 // planRouting gives guests a default route of their own: what comes in by a bridge looks up
 // main without its default route, then a table of ours with the default route of the
@@ -24,7 +29,7 @@ func (b *builder) planRouting() {
 			continue
 		}
 		rules = append(rules,
-			vnet.Rule{Priority: PriorityMain, IIF: d.Bridge, Table: mainTable, SuppressPrefixLength: 0, Protocol: Protocol},
+			vnet.Rule{Priority: PriorityMain, IIF: d.Bridge, Table: mainTable, SuppressPrefixLength: defaultBits, Protocol: Protocol},
 			vnet.Rule{Priority: PriorityOwn, IIF: d.Bridge, Table: d.table, SuppressPrefixLength: -1, Protocol: Protocol})
 		for _, r := range defaultRoutes(d) {
 			if !slices.Contains(routes, r) {
@@ -38,22 +43,55 @@ func (b *builder) planRouting() {
 
 const mainTable = 254 // RT_TABLE_MAIN
 
+// Metrics of our default routes: the bound uplink's, then the spare ones', each by one more.
+const (
+	boundMetric = 100
+	spareMetric = 200
+)
+
+// defaultRoutes are the routes of a network's table: by the bound uplink; behind it, for the
+// moment in which that one's route is taken away and we haven't noticed yet, by the other
+// uplinks that the network could be bound to, as the host's own table has them; last, nowhere.
 func defaultRoutes(d *Decision) []vnet.Route {
 	routes := []vnet.Route{{Table: d.table, Dst: anywhere, Metric: unreachableMetric,
 		Protocol: Protocol, Type: vnet.RouteUnreachable}}
 	if d.Uplink == "" {
 		return routes
 	}
-	via := vnet.Route{Table: d.table, Dst: anywhere, Gateway: d.bound.Gateway4, Link: d.bound.Index,
+	routes = append(routes, defaultRoute(d.table, &d.bound, boundMetric))
+	for i, u := range spares(d) {
+		routes = append(routes, defaultRoute(d.table, &u, spareMetric+uint32(i)))
+	}
+	return routes
+}
+
+// spares returns the other uplinks that the network could be bound to, the best first. A
+// network whose default route goes into a VPN has none: that would be a leak past it.
+func spares(d *Decision) []vnet.Uplink {
+	if d.bound.Kind == vnet.VPN {
+		return nil
+	}
+	var list []vnet.Uplink
+	for _, u := range d.outs {
+		if u.Usable && u.Kind != vnet.VPN && u.Interface != d.Uplink {
+			list = append(list, u)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b vnet.Uplink) int { return cmp.Compare(a.Metric4, b.Metric4) })
+	return list
+}
+
+func defaultRoute(table uint32, u *vnet.Uplink, metric uint32) vnet.Route {
+	via := vnet.Route{Table: table, Dst: anywhere, Gateway: u.Gateway4, Link: u.Index, Metric: metric,
 		Protocol: Protocol, Type: vnet.RouteUnicast}
 	if via.Gateway.IsValid() {
 		// A router outside the uplink's prefixes (a host address with a /32, common in clouds
 		// and on some hot spots) is reachable on the link nevertheless.
-		via.OnLink = !slices.ContainsFunc(d.bound.Addresses, func(p netip.Prefix) bool { return p.Contains(via.Gateway) })
+		via.OnLink = !slices.ContainsFunc(u.Addresses, func(p netip.Prefix) bool { return p.Contains(via.Gateway) })
 	} else {
 		via.Scope = 253 // RT_SCOPE_LINK: no next hop
 	}
-	return append(routes, via)
+	return via
 }
 
 func (b *builder) planRoutes(want []vnet.Route) {

@@ -87,10 +87,13 @@ func (b *builder) borrowLooseRPFilter(d *Decision, borrow func(key, value string
 
 // hostEgress is the link of the host's own best IPv4 default route in the kernel, 0 if none.
 func (b *builder) hostEgress() int {
-	link, metric := 0, uint32(0)
+	link, bits, metric := 0, 0, uint32(0)
 	for _, r := range b.have.Kernel.Routes {
-		if r.Table == mainTable && r.Dst == anywhere && r.Type == vnet.RouteUnicast && (link == 0 || r.Metric < metric) {
-			link, metric = r.Link, r.Metric
+		if r.Table != mainTable || !r.Dst.Addr().Is4() || r.Dst.Bits() > defaultBits || r.Type != vnet.RouteUnicast {
+			continue
+		}
+		if link == 0 || r.Dst.Bits() > bits || r.Dst.Bits() == bits && r.Metric < metric {
+			link, bits, metric = r.Link, r.Dst.Bits(), r.Metric
 		}
 	}
 	return link

@@ -140,7 +140,7 @@ var acts = []struct {
 		case 7:
 			w.m.AddSetEntry(plan.SetOut, vnet.SetEntry{Prefix: pfx("192.168.231.0/24"), Interface: "gone0"})
 		case 8:
-			w.m.AddRule(vnet.Rule{Priority: plan.PriorityMain, IIF: bridge, Table: 254, SuppressPrefixLength: 0, Protocol: plan.Protocol})
+			w.m.AddRule(vnet.Rule{Priority: plan.PriorityMain, IIF: bridge, Table: 254, SuppressPrefixLength: 1, Protocol: plan.Protocol})
 		}
 	}},
 }
@@ -222,6 +222,18 @@ func checkNetwork(w *walk, d plan.Decision, have *vnet.Observed) error {
 		return fmt.Errorf("its default route leads to %q, not to %q", via, want)
 	}
 	primary, _ := have.Uplinks.Find(have.Uplinks.Primary)
+	for _, rule := range have.Kernel.Rules {
+		for _, r := range have.Kernel.Routes {
+			if rule.IIF != d.Bridge || r.Table != rule.Table || r.Protocol != plan.Protocol || r.Type != vnet.RouteUnicast {
+				continue
+			}
+			l, _ := have.Kernel.LinkByIndex(r.Link)
+			u, _ := have.Uplinks.Find(l.Name)
+			if !u.Usable || !mayUse(settings, u, primary.Kind == vnet.VPN) {
+				return fmt.Errorf("its table %d has a route by %s, which it may not use", r.Table, l.Name)
+			}
+		}
+	}
 	for _, e := range have.Firewall.Sets[plan.SetOut] {
 		u, _ := have.Uplinks.Find(e.Interface)
 		if e.Prefix == d.Subnet && settings.Uplink == "auto" && settings.VPN == "follow" && primary.Kind == vnet.VPN && u.Kind != vnet.VPN {
@@ -234,11 +246,25 @@ func checkNetwork(w *walk, d plan.Decision, have *vnet.Observed) error {
 	return nil
 }
 
+// mayUse tells whether the settings let a default route lead to the uplink, while a
+// full-tunnel VPN is up or not.
+func mayUse(s vnet.Settings, u vnet.Uplink, tunnelled bool) bool {
+	switch {
+	case s.Uplink != "auto":
+		return u.Interface == s.Uplink
+	case tunnelled && s.VPN == "block":
+		return false
+	case tunnelled && s.VPN == "follow":
+		return u.Kind == vnet.VPN
+	}
+	return u.Kind != vnet.VPN
+}
+
 // defaultRoute follows the bridge's rules as the kernel does; found is false when they end
 // without a verdict, so that the host's own default route would be taken.
 func defaultRoute(bridge string, have *vnet.Observed) (via string, found bool) {
 	for _, rule := range have.Kernel.Rules {
-		if rule.IIF != bridge || rule.SuppressPrefixLength == 0 {
+		if rule.IIF != bridge || rule.SuppressPrefixLength >= 0 {
 			continue
 		}
 		var best *vnet.Route

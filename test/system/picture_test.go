@@ -24,7 +24,7 @@ var fleeting = []struct {
 	{regexp.MustCompile(`\[\d+:\d+\]`), "[]"},
 	{regexp.MustCompile(`valid_lft \S+ preferred_lft \S+`), ""},
 	{regexp.MustCompile(` expires \d+sec`), ""},
-	{regexp.MustCompile(` (timeout|packets|bytes|bucketsize|initval|age|used) \S+`), ""},
+	{regexp.MustCompile(`  *(timeout|packets|bytes|bucketsize|initval|age|used|[a-z_]*_timer) *\S+`), ""},
 	{regexp.MustCompile(` +\n`), "\n"},
 }
 

@@ -105,6 +105,23 @@ func (w *world) waitUplinks() {
 	}
 }
 
+// waitIPv6 waits until the uplinks' IPv6 is complete, which takes longer than IPv4.
+func (w *world) waitIPv6() {
+	w.t.Helper()
+	for _, s := range w.Sites {
+		_, _, err := s.WaitUplink(w.soon())
+		w.must(err)
+		_, err = w.Laptop.WaitAddress(w.soon(), s.Uplink, netip.MustParsePrefix("fe80::/10"))
+		w.must(err)
+	}
+	w.eventually("IPv6 has default routes", func() error {
+		if n := len(lines(w.run("ip", "-6", "route", "show", "default"))); n < len(w.Sites) {
+			return fmt.Errorf("it has %d", n)
+		}
+		return nil
+	})
+}
+
 func (w *world) waitActivated(ifname string) {
 	w.t.Helper()
 	w.eventually(ifname+" is activated", func() error {
