@@ -84,9 +84,13 @@ func parseLease(line string) (lease, bool) {
 	return l, true
 }
 
-// readLeases reads a lease file that dnsmasq may be rewriting. No file is no leases.
-func readLeases(ctx context.Context, path string) ([]lease, error) {
+// readLeases reads a lease file that dnsmasq may be rewriting. No file is no leases. Where there
+// were none before, an empty file is not one that is being rewritten.
+func readLeases(ctx context.Context, path string, hadNone bool) ([]lease, error) {
 	content, fresh, err := readLeaseFile(path)
+	if hadNone && len(content) == 0 {
+		fresh = false
+	}
 	deadline := time.Now().Add(settleLimit)
 	for err == nil && fresh && time.Now().Before(deadline) {
 		select {
@@ -142,10 +146,11 @@ func (r *Room) observeLeases(ctx context.Context) (map[string][]vnet.Lease, erro
 		if !ok || vnet.ValidateNetworkName(network) != nil {
 			continue
 		}
-		leases, err := readLeases(ctx, filepath.Join(r.leases, e.Name()))
+		leases, err := readLeases(ctx, filepath.Join(r.leases, e.Name()), !r.leased[network])
 		if err != nil {
 			return nil, fmt.Errorf("cannot read leases of %q: %w", network, err)
 		}
+		r.leased[network] = len(leases) > 0
 		for _, l := range leases {
 			if l.Expires.IsZero() || l.Expires.After(now) {
 				all[network] = append(all[network], l.Lease)

@@ -105,7 +105,7 @@ func TestLeaseFileIsRewrittenWhileRead(t *testing.T) {
 		}
 	}()
 	for range 200 {
-		leases, err := readLeases(context.Background(), path)
+		leases, err := readLeases(context.Background(), path, false)
 		if err != nil || len(leases) != 200 {
 			close(stop)
 			<-stopped

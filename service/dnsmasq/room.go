@@ -60,7 +60,8 @@ type Room struct {
 	log           *slog.Logger
 	namespace     string // our network namespace, as /proc shows it
 	lookOnly      bool
-	scanned       bool // the first Observe's search of /proc is done
+	leased        map[string]bool // networks that had leases at the last look; Observe's alone
+	scanned       bool            // the first Observe's search of /proc is done
 	mu            sync.Mutex
 	servers       map[string]*server
 	watchers      map[int]func(reason string)
@@ -107,6 +108,7 @@ func New(o Options) (*Room, error) {
 		log:        o.Log,
 		namespace:  namespace,
 		lookOnly:   o.LookOnly,
+		leased:     map[string]bool{},
 		servers:    map[string]*server{},
 		watchers:   map[int]func(string){},
 	}

@@ -2,6 +2,7 @@ package uplink
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	nm "github.com/Wifx/gonetworkmanager/v3"
@@ -70,22 +71,20 @@ func answer[T any](q *question) T {
 	return value
 }
 
+// places are objects of NetworkManager, with the interface that matters of each.
+type places map[godbus.ObjectPath]string
+
 // getObjects reads those of NetworkManager's objects that matter for the kernel's links: itself,
 // its DNS, the devices of links that may be uplinks, the active connections, and their
-// IP configurations. When an answer doesn't come for patience, what is still to come is
-// returned.
-func getObjects(ctx context.Context, bus *godbus.Conn, k *vnet.Kernel) (objects, <-chan *godbus.Call, error) {
+// IP configurations. Those that mattered last time (known) are asked along with the first
+// question, so that one round trip does unless something came: NetworkManager has other things
+// to do in the very moment in which the uplink changes, and each round waits for it. A path
+// is never used for another object later. When an answer doesn't come for patience, what is still to
+// come is returned.
+func getObjects(ctx context.Context, bus *godbus.Conn, k *vnet.Kernel, known places) (objects, places, <-chan *godbus.Call, error) {
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	a := &asker{bus: bus, timeout: timer.C}
-	all := objects{}
-	take := func(q *question) properties {
-		p := answer[properties](q)
-		if p != nil {
-			all[q.path] = map[string]properties{q.args[0].(string): p}
-		}
-		return p
-	}
 
 	manager, dns := propertiesOf(nmPath, nm.NetworkManagerInterface), propertiesOf(dnsPath, nm.DnsManagerInterface)
 	first := []*question{manager, dns}
@@ -95,43 +94,53 @@ func getObjects(ctx context.Context, bus *godbus.Conn, k *vnet.Kernel) (objects,
 			first = append(first, &question{path: nmPath, method: byInterface, args: []any{l.Name}})
 		}
 	}
+	lookups := first[2:]
+	asked := map[godbus.ObjectPath]*question{nmPath: manager, dnsPath: dns}
+	for path, iface := range known {
+		asked[path] = propertiesOf(path, iface)
+		first = append(first, asked[path])
+	}
 	if !a.round(ctx, first) {
-		return nil, a.pending, ctx.Err()
+		return nil, nil, a.pending, ctx.Err()
 	}
 	if manager.call.Err != nil {
-		return nil, nil, manager.call.Err
+		return nil, nil, nil, manager.call.Err
 	}
-	root := take(manager)
-	take(dns)
-
-	var second []*question
-	for _, path := range get[[]godbus.ObjectPath](root, nm.NetworkManagerPropertyActiveConnections) {
-		second = append(second, propertiesOf(path, nm.ActiveConnectionInterface))
-	}
-	for _, q := range first[2:] {
-		if path := answer[godbus.ObjectPath](q); path != "" {
-			second = append(second, propertiesOf(path, nm.DeviceInterface))
+	relevant := places{}
+	want := func(path godbus.ObjectPath, iface string) {
+		if path != "" && path != "/" {
+			relevant[path] = iface
 		}
 	}
-	if !a.round(ctx, second) {
-		return nil, a.pending, ctx.Err()
+	for _, path := range get[[]godbus.ObjectPath](answer[properties](manager), nm.NetworkManagerPropertyActiveConnections) {
+		want(path, nm.ActiveConnectionInterface)
 	}
-	var third []*question
-	asked := map[godbus.ObjectPath]bool{"": true, "/": true}
-	for _, q := range second {
-		p := take(q)
-		for property, iface := range map[string]string{"Ip4Config": nm.IP4ConfigInterface, "Ip6Config": nm.IP6ConfigInterface} {
-			if path := get[godbus.ObjectPath](p, property); !asked[path] {
-				asked[path] = true
-				third = append(third, propertiesOf(path, iface))
+	for _, q := range lookups {
+		want(answer[godbus.ObjectPath](q), nm.DeviceInterface)
+	}
+	for range 2 { // devices and connections, then what these refer to
+		var more []*question
+		for path, iface := range relevant {
+			if asked[path] == nil {
+				asked[path] = propertiesOf(path, iface)
+				more = append(more, asked[path])
 			}
 		}
+		if !a.round(ctx, more) {
+			return nil, nil, a.pending, ctx.Err()
+		}
+		for path := range maps.Clone(relevant) {
+			p := answer[properties](asked[path])
+			want(get[godbus.ObjectPath](p, "Ip4Config"), nm.IP4ConfigInterface)
+			want(get[godbus.ObjectPath](p, "Ip6Config"), nm.IP6ConfigInterface)
+		}
 	}
-	if !a.round(ctx, third) {
-		return nil, a.pending, ctx.Err()
+	all := objects{nmPath: {nm.NetworkManagerInterface: answer[properties](manager)},
+		dnsPath: {nm.DnsManagerInterface: answer[properties](dns)}}
+	for path, iface := range relevant {
+		if q := asked[path]; q != nil {
+			all[path] = map[string]properties{iface: answer[properties](q)}
+		}
 	}
-	for _, q := range third {
-		take(q)
-	}
-	return all, nil, nil
+	return all, relevant, nil, nil
 }

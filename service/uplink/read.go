@@ -44,7 +44,7 @@ func (r *Reader) readNM(ctx context.Context, k *vnet.Kernel) (pic picture, again
 			return picture{}, againAfter, "NetworkManager does not answer"
 		}
 	}
-	all, pending, err := getObjects(ctx, r.bus, k)
+	all, known, pending, err := getObjects(ctx, r.bus, k, r.known)
 	switch {
 	case pending != nil:
 		r.pending = pending
@@ -54,6 +54,7 @@ func (r *Reader) readNM(ctx context.Context, k *vnet.Kernel) (pic picture, again
 	case err != nil:
 		return picture{}, 0, err.Error()
 	}
+	r.known = known
 	pic = decode(all)
 	pic.profiles = r.profiles.first(ctx, r)
 	return pic, 0, ""

@@ -45,6 +45,7 @@ type Reader struct {
 	carriers carriers
 	profiles profiles
 	pending  <-chan *godbus.Call // a reading that NetworkManager still owes
+	known    places              // what mattered in the last reading
 	source   string              // of the last reading, for the log
 }
 
@@ -66,8 +67,8 @@ func New(o Options) *Reader {
 	return r
 }
 
-// Read reads the uplinks, given this pass's dump of the kernel. It takes three round trips to
-// NetworkManager, and one to the kernel where there are foreign routing rules. When
+// Read reads the uplinks, given this pass's dump of the kernel. It takes one round trip to
+// NetworkManager, up to three when something came, and one to the kernel where there are foreign routing rules. When
 // NetworkManager isn't there, or is silent for 2 s, the picture is rtnetlink's. The only
 // error is that of ctx. It must be called in the network namespace of the dump.
 func (r *Reader) Read(ctx context.Context, k *vnet.Kernel) (vnet.Uplinks, error) {

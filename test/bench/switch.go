@@ -19,7 +19,7 @@ type probes struct {
 func (p *laptop) probe(ctx context.Context) (*probes, error) {
 	fast := lab.ProbeOptions{Interval: 2 * time.Millisecond, Timeout: 400 * time.Millisecond}
 	ports := fast
-	ports.Ports = 50 // each source port comes again every 100 ms
+	ports.Ports = 250 // each source port comes again every 500 ms, when the probe before has given it up
 	slow := lab.ProbeOptions{Interval: 10 * time.Millisecond, Timeout: 400 * time.Millisecond}
 	var s probes
 	var err error

@@ -27,6 +27,9 @@ func (w *world) settled() picture {
 		}
 		last := p
 		p = w.look()
+		if strings.Contains(p["ip -6 addr show"], "tentative") {
+			return errors.New("an address is being checked for duplicates")
+		}
 		if d := last.diff(p); last == nil || d != "" {
 			return fmt.Errorf("it changes: %s", d)
 		}
@@ -215,13 +218,7 @@ func TestStoppedIsAsBefore(t *testing.T) {
 	w := setUp(t, lab.Options{Sysctl: map[string]string{"net.ipv4.ip_forward": "0", "net.ipv4.conf.all.rp_filter": "1", "net.ipv4.conf.default.rp_filter": "1"}})
 	w.waitUplinks()
 	w.waitIPv6()
-	// iptables leaves empty tables wherever it was once used. A laptop with any other user of it has them already.
-	for table, chain := range map[string]string{"filter": "FORWARD", "nat": "POSTROUTING", "mangle": "FORWARD"} {
-		w.run("iptables", "-t", table, "-A", chain, "-o", "virbr0", "-m", "comment", "--comment", "somebody else's", "-j", "RETURN")
-		w.run("iptables", "-t", table, "-L", "-n") // makes the other chains
-	}
-	w.run("iptables", "-A", "INPUT", "-i", "virbr0", "-j", "ACCEPT")
-	w.run("iptables", "-t", "mangle", "-A", "POSTROUTING", "-o", "virbr0", "-j", "RETURN")
+	w.othersRules()
 	// A port exists before and after; only its being a port is ours.
 	g, err := w.AddGuest(w.ctx, "one")
 	w.must(err)
@@ -243,4 +240,15 @@ func TestStoppedIsAsBefore(t *testing.T) {
 			t.Errorf("after stop %s:\n%s", strconv.Itoa(round), d)
 		}
 	}
+}
+
+// othersRules adds rules of somebody else's. iptables leaves empty tables wherever it was once used; a laptop with any other
+// user of it has them already.
+func (w *world) othersRules() {
+	for table, chain := range map[string]string{"filter": "FORWARD", "nat": "POSTROUTING", "mangle": "FORWARD"} {
+		w.run("iptables", "-t", table, "-A", chain, "-o", "virbr0", "-m", "comment", "--comment", "somebody else's", "-j", "RETURN")
+		w.run("iptables", "-t", table, "-L", "-n") // makes the other chains
+	}
+	w.run("iptables", "-A", "INPUT", "-i", "virbr0", "-j", "ACCEPT")
+	w.run("iptables", "-t", "mangle", "-A", "POSTROUTING", "-o", "virbr0", "-j", "RETURN")
 }
