@@ -65,7 +65,7 @@ func (s *Service) reconcile(ctx context.Context) map[string]error {
 		}
 		begun := s.monotonic()
 		want := s.want()
-		have, err := s.observe(ctx, want)
+		have, blind, err := s.observe(ctx, want)
 		if err != nil {
 			errs[""] = err
 			break
@@ -76,6 +76,9 @@ func (s *Service) reconcile(ctx context.Context) map[string]error {
 		report := s.apply(ctx, result)
 		s.log.Debug("pass", "observing", observed-begun, "planning", planned-observed, "applying", s.monotonic()-planned, "ops", len(result.Ops))
 		report.detected = detected
+		if blind != nil {
+			report.errs[""] = errors.Join(blind, report.errs[""])
+		}
 		for network, err := range report.errs {
 			errs[network] = err
 		}
@@ -133,31 +136,25 @@ func (s *Service) names() []string {
 }
 
 // observe looks at everything afresh. The kernel comes first, since uplinks are read
-// against it; the rest side by side.
-func (s *Service) observe(ctx context.Context, want plan.Want) (vnet.Observed, error) {
-	have := vnet.Observed{First: s.state.first || s.state.suspect}
-	var err error
+// against it; the rest side by side. When the firewall or the servers can't be looked at,
+// blind says why, and the pass does what it can without.
+func (s *Service) observe(ctx context.Context, want plan.Want) (have vnet.Observed, blind, err error) {
+	have.First = s.state.first || s.state.suspect
 	if have.Kernel, err = s.rooms.Kernel.Observe(ctx, plan.SysctlKeys(want)); err != nil {
-		return have, fmt.Errorf("cannot observe the kernel: %w", err)
+		return have, nil, fmt.Errorf("cannot observe the kernel: %w", err)
 	}
 	var wg sync.WaitGroup
-	var errs [3]error
-	wg.Add(3)
-	go func() {
-		defer wg.Done()
-		have.Uplinks, errs[0] = s.rooms.Uplinks.Read(ctx, &have.Kernel)
-	}()
-	go func() {
-		defer wg.Done()
-		have.Firewall, errs[1] = s.rooms.Firewall.Observe(ctx)
-	}()
-	go func() {
-		defer wg.Done()
-		have.Servers, have.Leases, errs[2] = s.rooms.Servers.Observe(ctx)
-	}()
+	var filter, servers error
+	wg.Go(func() { have.Uplinks, err = s.rooms.Uplinks.Read(ctx, &have.Kernel) })
+	wg.Go(func() { have.Firewall, filter = s.rooms.Firewall.Observe(ctx) })
+	wg.Go(func() { have.Servers, have.Leases, servers = s.rooms.Servers.Observe(ctx) })
 	wg.Wait()
 	s.state.recheck = have.Uplinks.Recheck
-	return have, errors.Join(errs[:]...)
+	have.BlindFirewall, have.BlindServers = filter != nil, servers != nil
+	if have.BlindServers { // nobody's lease ended because we couldn't look
+		have.Leases = s.state.seen.Leases
+	}
+	return have, errors.Join(filter, servers), err
 }
 
 // applied is what came of a plan's operations.

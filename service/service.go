@@ -209,8 +209,8 @@ func (p *pacer) wait(ctx context.Context) bool {
 // run as starting; it changes nothing and returns what the first pass would do.
 func (s *Service) Prime(ctx context.Context) ([]plan.Op, error) {
 	want := s.want()
-	have, err := s.observe(ctx, want)
-	if err != nil {
+	have, blind, err := s.observe(ctx, want)
+	if err = errors.Join(err, blind); err != nil {
 		return nil, err
 	}
 	result := plan.Plan(want, have)

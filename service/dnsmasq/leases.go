@@ -21,6 +21,12 @@ import (
 
 const leaseSuffix = ".leases"
 
+// formerSuffix is of the file beside it with the leases of subnets that the network had before.
+const formerSuffix = ".former"
+
+// formerPath is where the leases go that are pruned from the lease file.
+func formerPath(leases string) string { return strings.TrimSuffix(leases, leaseSuffix) + formerSuffix }
+
 // dnsmasq rewrites its lease file in place: it is empty, then partly there, then whole.
 // A file that was changed within settled is read again, every settleStep, until it is
 // the same twice and ends with a line; one that is empty must stay so for settled, since
@@ -151,6 +157,11 @@ func (r *Room) observeLeases(ctx context.Context) (map[string][]vnet.Lease, erro
 			return nil, fmt.Errorf("cannot read leases of %q: %w", network, err)
 		}
 		r.leased[network] = len(leases) > 0
+		former, err := formerLeases(filepath.Join(r.leases, e.Name()), leases)
+		if err != nil {
+			return nil, err
+		}
+		leases = append(leases, former...)
 		for _, l := range leases {
 			if l.Expires.IsZero() || l.Expires.After(now) {
 				all[network] = append(all[network], l.Lease)
@@ -164,19 +175,37 @@ func (r *Room) observeLeases(ctx context.Context) (map[string][]vnet.Lease, erro
 }
 
 // pruneLeases removes leases outside the subnet: dnsmasq would keep them, and their names,
-// after a renumbering. Its server must not be running.
-func pruneLeases(path string, subnet netip.Prefix) error {
+// after a renumbering. Its server must not be running. They are set aside, and first, so that a
+// process which comes after one that was killed meanwhile knows who hasn't been told yet.
+func pruneLeases(path string, subnet netip.Prefix, now time.Time) error {
 	content, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("cannot read leases: %w", err)
 	}
-	var kept []byte
+	before, err := os.ReadFile(formerPath(path))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("cannot read former leases: %w", err)
+	}
+	var kept, former []byte
+	known := map[string]bool{}
 	for line := range bytes.Lines(content) {
-		if l, ok := parseLease(strings.TrimSuffix(string(line), "\n")); ok && subnet.Contains(l.Address) {
-			kept = append(kept, line...)
+		switch l, ok := parseLease(strings.TrimSuffix(string(line), "\n")); {
+		case !ok:
+		case subnet.Contains(l.Address):
+			kept, known[l.MAC] = append(kept, line...), true
+		default:
+			former, known[l.MAC] = append(former, line...), true
+		}
+	}
+	for line := range bytes.Lines(before) {
+		l, ok := parseLease(strings.TrimSuffix(string(line), "\n"))
+		if ok && !known[l.MAC] && !subnet.Contains(l.Address) && l.Expires.After(now) {
+			former = append(former, line...)
+		}
+	}
+	if !bytes.Equal(former, before) {
+		if err := writeFile(formerPath(path), former); err != nil {
+			return err
 		}
 	}
 	if bytes.Equal(kept, content) {
@@ -185,9 +214,23 @@ func pruneLeases(path string, subnet netip.Prefix) error {
 	return writeFile(path, kept)
 }
 
+// formerLeases returns the leases of former subnets, of those who have none of the present one.
+func formerLeases(path string, present []lease) ([]lease, error) {
+	content, err := os.ReadFile(formerPath(path))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("cannot read former leases: %w", err)
+	}
+	return slices.DeleteFunc(parseLeases(content), func(f lease) bool {
+		return slices.ContainsFunc(present, func(l lease) bool { return l.MAC == f.MAC })
+	}), nil
+}
+
 func (r *Room) forgetLeases(network string) error {
-	if err := os.Remove(r.files(network).leases); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("cannot forget leases of %q: %w", network, err)
+	path := r.files(network).leases
+	for _, path := range []string{path, formerPath(path)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("cannot forget leases of %q: %w", network, err)
+		}
 	}
 	return nil
 }

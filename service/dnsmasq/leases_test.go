@@ -122,17 +122,33 @@ func TestLeaseFileIsRewrittenWhileRead(t *testing.T) {
 
 func TestPruneLeases(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.leases")
-	if err := pruneLeases(path, netip.MustParsePrefix("10.0.0.0/24")); err != nil {
+	if err := pruneLeases(path, netip.MustParsePrefix("10.0.0.0/24"), time.Now()); err != nil {
 		t.Errorf("no file: %v", err)
 	}
 	inside := "0 02:00:00:00:00:01 10.0.0.5 box *\n"
 	if err := os.WriteFile(path, []byte("0 02:00:00:00:00:02 10.0.1.5 old *\n"+inside+"duid 00:01\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := pruneLeases(path, netip.MustParsePrefix("10.0.0.0/24")); err != nil {
+	if err := pruneLeases(path, netip.MustParsePrefix("10.0.0.0/24"), time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if b, _ := os.ReadFile(path); string(b) != inside {
 		t.Errorf("left: %q", b)
 	}
+	// Who was in another subnet is remembered until he has an address of this one.
+	if former, err := formerLeases(path, parseLeases([]byte(inside))); err != nil || len(former) != 1 || former[0].MAC != "02:00:00:00:00:02" {
+		t.Errorf("former: %v, %v", former, err)
+	}
+	if former, err := formerLeases(path, former("02:00:00:00:00:02")); err != nil || len(former) != 0 {
+		t.Errorf("former who are back: %v, %v", former, err)
+	}
+	// Back in the old subnet, nobody there is of a former one.
+	if err := pruneLeases(path, netip.MustParsePrefix("10.0.1.0/24"), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if former, err := formerLeases(path, nil); err != nil || len(former) != 1 || former[0].MAC != "02:00:00:00:00:01" {
+		t.Errorf("former after the way back: %v, %v", former, err)
+	}
 }
+
+func former(mac string) []lease { return []lease{{Lease: vnet.Lease{MAC: mac}}} }

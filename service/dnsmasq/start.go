@@ -40,7 +40,7 @@ func (r *Room) start(ctx context.Context, names *owners, spec plan.ServerSpec) e
 			return err
 		}
 	}
-	if err := pruneLeases(f.leases, spec.Address.Masked()); err != nil {
+	if err := pruneLeases(f.leases, spec.Address.Masked(), r.clock()); err != nil {
 		return err
 	}
 	for path, content := range map[string]string{f.config: config, f.dhcpHosts: dhcpHosts, f.names: hostNames} {

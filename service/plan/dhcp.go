@@ -10,6 +10,9 @@ import (
 
 // planServers keeps one dnsmasq for each network with IPv4.
 func (b *builder) planServers() {
+	if b.have.BlindServers {
+		return
+	}
 	running := map[string]vnet.Server{}
 	for _, s := range b.have.Servers {
 		running[s.Network] = s

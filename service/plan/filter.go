@@ -8,6 +8,9 @@ import (
 
 // planFirewall keeps the chains in place while a network runs, and the sets' contents right.
 func (b *builder) planFirewall() {
+	if b.have.BlindFirewall {
+		return
+	}
 	active := b.active()
 	fw := b.have.Firewall
 	if len(active) == 0 {

@@ -10,6 +10,9 @@ import (
 // way out changes, and in a process's first pass: the one before may have been killed
 // between the switch and this.
 func (b *builder) planFlows() {
+	if b.have.BlindFirewall {
+		return
+	}
 	why, translatedOnly := "", false
 	switch {
 	case b.have.First:

@@ -22,6 +22,9 @@ const defaultBits = 1
 // uplink that the network is bound to, then "unreachable". So guests can leave a dead
 // uplink before the host does, be pinned, pass a VPN by, and never leave by what nobody chose.
 func (b *builder) planRouting() {
+	if b.have.BlindFirewall { // no way out is opened unless the filter is known to be in place
+		return
+	}
 	var rules []vnet.Rule
 	var routes []vnet.Route
 	for _, d := range b.active() {

@@ -12,6 +12,9 @@ type Observed struct {
 	Firewall Firewall
 	Servers  []Server
 	Leases   map[string][]Lease // by network
+	// BlindFirewall and BlindServers are set when that part couldn't be looked at: nothing is
+	// planned for it then, and the rest goes on.
+	BlindFirewall, BlindServers bool
 	// First is set in a process's first pass: what a process that was killed may have
 	// left half done is checked for.
 	First bool
