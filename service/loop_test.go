@@ -114,7 +114,7 @@ func TestResyncAndRecheck(t *testing.T) {
 		b.m.SetHost(servicetest.HostDNS{Recheck: 300 * time.Millisecond})
 		b.settle()
 		before := b.m.Observes()
-		time.Sleep(250 * time.Millisecond)
+		time.Sleep(200 * time.Millisecond)
 		b.m.Unseen(func() { b.m.SetHost(servicetest.HostDNS{}) })
 		time.Sleep(time.Second)
 		if n := b.m.Observes() - before; n != 1 {
