@@ -21,10 +21,6 @@ test-guest     dhcpcd-base         dhcpcd
 test-guest     udhcpc              busybox
 test-ping      iputils-ping        iputils
 test-dns       bind9-dnsutils      bind-utils
-test-router    radvd               radvd
-test-capture   tcpdump             tcpdump
-test-traffic   iperf3              iperf3
-test-links     ethtool             ethtool
 test-client    libglib2.0-bin      glib2
 test-client    systemd             systemd
 test-procps    procps              procps-ng
@@ -83,7 +79,7 @@ services_again() {
 # What was just installed must not start with the next boot either.
 leave_disabled() {
 	[ -d /run/systemd/system ] || return 0
-	for pair in network-manager:NetworkManager.service radvd:radvd.service; do
+	for pair in network-manager:NetworkManager.service; do
 		case " $1 " in
 		*" ${pair%%:*} "*)
 			say "leaving ${pair#*:} disabled; enable it yourself if you want it"

@@ -164,12 +164,16 @@ func TestRenumberingForgetsOldSubnet(t *testing.T) {
 	sh(t, "ip addr flush dev %[1]s; ip addr add 192.168.99.1/24 brd + dev %[1]s", spec.Bridge)
 	moved := testSpec("default", "192.168.99.1/24")
 	l.apply(plan.StartServer{Spec: moved})
-	if _, leases := l.observe(); len(leases["default"]) != 0 {
-		t.Errorf("leases of the old subnet: %v", leases)
+	// The guest isn't in its server's lease file, but known until it is back.
+	if _, leases := l.observe(); len(leases["default"]) != 1 || leases["default"][0].Address.String() != old {
+		t.Errorf("former leases: %v", leases)
 	}
 	// It asks for its old address first, is refused at once and gets another.
 	if ip := l.dhcp("guest", "-x hostname:box -r "+old)["ip"]; !strings.HasPrefix(ip, "192.168.99.") {
 		t.Errorf("guest has %s", ip)
+	}
+	if _, leases := l.observe(); len(leases["default"]) != 1 || leases["default"][0].Address.String() == old {
+		t.Errorf("leases after its return: %v", leases)
 	}
 }
 

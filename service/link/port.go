@@ -44,6 +44,10 @@ func (c *conn) ensurePort(o plan.AddPort) error {
 			return err
 		}
 	}
+	// An interface that is up already forwards from here on: what keeps guests apart comes first.
+	if err := c.setPortFlag(l.Index, unix.IFLA_BRPORT_ISOLATED, o.Isolated); err != nil {
+		return err
+	}
 	if err := c.setPortFlag(l.Index, unix.IFLA_BRPORT_MODE, false); err != nil {
 		return err
 	}

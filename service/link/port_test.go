@@ -30,6 +30,12 @@ func TestPort(t *testing.T) {
 		ip(t, "link", "set", "gwtp", "type", "bridge_slave", "hairpin", "on") // the second time, AddPort clears it
 		apply(t, k, add)
 		hairpin(t, p.Index, false)
+		apart := add
+		apart.Isolated = true
+		apply(t, k, apart)
+		if p := findLink(t, observe(t, k), "gwtp"); !p.Isolated {
+			t.Errorf("not isolated: %+v", p)
+		}
 	}
 	apply(t, k, plan.IsolatePort{Interface: "gwtp"})
 	if p := findLink(t, observe(t, k), "gwtp"); p.Isolated {

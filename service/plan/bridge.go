@@ -108,10 +108,7 @@ func (b *builder) planPorts() {
 				continue
 			}
 			if l.Master == 0 { // one that is elsewhere was moved there, or is free when that bridge is gone
-				b.add(phasePort, AddPort{Bridge: d.Bridge, Interface: p.Interface, Index: p.Index})
-				if d.settings.IsolatePorts {
-					b.add(phasePort, IsolatePort{Interface: p.Interface, On: true})
-				}
+				b.add(phasePort, AddPort{Bridge: d.Bridge, Interface: p.Interface, Index: p.Index, Isolated: d.settings.IsolatePorts})
 			}
 		}
 		if !exists {

@@ -73,11 +73,12 @@ type (
 		Link   string
 		Prefix netip.Prefix
 	}
-	// AddPort makes the interface a port of the bridge and brings it up; the interface
-	// must still have that index.
+	// AddPort makes the interface a port of the bridge, isolated or not, and brings it up; the
+	// interface must still have that index.
 	AddPort struct {
 		Bridge, Interface string
 		Index             int
+		Isolated          bool
 	}
 	// RemovePort takes the interface out of the bridge, if it is in that bridge.
 	RemovePort struct{ Bridge, Interface string }
@@ -213,7 +214,13 @@ func (o AddAddress) String() string { return fmt.Sprintf("add address %s to %s",
 func (o DeleteAddress) String() string {
 	return fmt.Sprintf("delete address %s from %s", o.Prefix, o.Link)
 }
-func (o AddPort) String() string { return fmt.Sprintf("add port %s to %s", o.Interface, o.Bridge) }
+func (o AddPort) String() string {
+	text := fmt.Sprintf("add port %s to %s", o.Interface, o.Bridge)
+	if o.Isolated {
+		text += ", isolated"
+	}
+	return text
+}
 func (o RemovePort) String() string {
 	return fmt.Sprintf("remove port %s from %s", o.Interface, o.Bridge)
 }

@@ -90,10 +90,12 @@ func Plan(want Want, have vnet.Observed) Result {
 }
 
 // The phases of a pass, in order. What carries packets comes before what may take longer,
-// and everything is added before anything is deleted, so that a switch has no gap; only a
-// clash is different: there the host's own connectivity waits for the deletion.
+// and everything is added before anything is deleted, so that a switch has no gap; only what
+// is given up is different: a subnet, whose packets would go astray without its bridge, and
+// an address that clashes, for whose deletion the host's own connectivity waits.
 const (
-	phaseClash = iota
+	phaseGiveUp = iota
+	phaseClash
 	phaseMemory
 	phaseBridge
 	phaseSysctl
@@ -107,6 +109,7 @@ const (
 	phaseRemoveFilter
 	phaseRemoveServer
 	phaseRemoveBridge
+	phaseRemoveFirewall // when no guest is there any more that it keeps from the uplinks
 	phaseReturn
 	phaseRecord
 	phases

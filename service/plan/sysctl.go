@@ -8,8 +8,11 @@ func forwarding(ifname string) string  { return "net/ipv4/conf/" + ifname + "/fo
 func rpFilter(ifname string) string    { return "net/ipv4/conf/" + ifname + "/rp_filter" }
 func disableIPv6(ifname string) string { return "net/ipv6/conf/" + ifname + "/disable_ipv6" }
 
+// ipv6Off is the bridge's disable_ipv6. Whoever is to reach nothing but services of the host's gets
+// no address to try the others at: our chains are IPv4's, and no service of ours needs one.
+// Guests reach each other by link-local addresses all the same.
 func ipv6Off(d *Decision) string {
-	if d.settings.IPv6Method == "off" {
+	if d.settings.IPv6Method == "off" || d.settings.HostAccess == "services" {
 		return "1"
 	}
 	return "0"

@@ -180,7 +180,7 @@ func (m *Machine) applyPort(op plan.Op) error {
 		case l.Master != 0 && l.Master != bridge.Index:
 			return fmt.Errorf("it is a port of %s", m.nameOf(l.Master))
 		}
-		l.Master = bridge.Index
+		l.Master, l.Isolated = bridge.Index, o.Isolated
 		bridge.Carrier = true
 		m.setUp(l, true)
 	case plan.RemovePort:

@@ -60,6 +60,9 @@ func rest(ctx context.Context, c config) error {
 		return err
 	}
 	defer p.Close()
+	if c.debug {
+		defer p.DumpLogs(os.Stderr, 1<<20)
+	}
 	pid, err := p.Daemon().PID(ctx)
 	if err != nil {
 		return err

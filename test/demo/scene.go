@@ -48,14 +48,17 @@ type watched struct {
 func (w *world) play(ctx context.Context, s scene) error {
 	w.out.heading(s.name)
 	w.out.text("   " + s.story)
+	// The kernel announces changes of carrier at most once a second: what came before this
+	// scene shall not delay it.
+	if err := pause(ctx, 1200*time.Millisecond); err != nil {
+		return err
+	}
 	list, err := w.probes(ctx)
 	if err != nil {
 		return err
 	}
-	if s.expect != "" || s.name == "Offline" { // let it be seen that all was well before
-		if err := pause(ctx, 300*time.Millisecond); err != nil {
-			return err
-		}
+	if err := pause(ctx, 300*time.Millisecond); err != nil { // let it be seen how things were before
+		return err
 	}
 	for len(w.signals) > 0 {
 		<-w.signals
@@ -192,9 +195,11 @@ func changes(list []*watched, begun time.Time) []line {
 			if o.Duration() < 20*time.Millisecond && o.Lost < 3 {
 				continue
 			}
-			lines = append(lines, line{o.From.Sub(begun), fmt.Sprintf("%s: %s lost", p.who, p.what)})
+			if at := o.From.Sub(begun); at >= 0 { // else it was lost in the scene before
+				lines = append(lines, line{at, fmt.Sprintf("%s: %s lost", p.who, p.what)})
+			}
 			if !o.Open {
-				lines = append(lines, line{o.To.Sub(begun), fmt.Sprintf("%s: %s back, after %s", p.who, p.what, ms(o.Duration()))})
+				lines = append(lines, line{o.To.Sub(begun), fmt.Sprintf("%s: %s back", p.who, p.what)})
 			}
 		}
 	}

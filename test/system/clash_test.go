@@ -18,7 +18,7 @@ func clashing() []lab.SiteOptions {
 	return sites
 }
 
-// dockInto plugs site b in and returns a probe of the host to the site's router, begun before.
+// dockInto plugs the site in and returns when the host has its address there.
 func (w *world) dockInto(site string) {
 	w.t.Helper()
 	s := w.Site(site)

@@ -6,6 +6,8 @@ import (
 
 	godbus "github.com/godbus/dbus/v5"
 
+	"golang.org/x/sys/unix"
+
 	"gangway/test/lab"
 )
 
@@ -48,4 +50,7 @@ func TestNothingLeaksWhenSubnetsGo(t *testing.T) {
 			t.Fatalf("after %s %v", c.member, c.args)
 		}
 	}
+	w.reachesBy(g.Host, "b")
+	w.kill(unix.SIGTERM)
+	w.noSpoofed()
 }

@@ -12,7 +12,7 @@ import (
 	"gangway/test/lab"
 )
 
-// TestGuestsLeaveBeforeTheHost pulls the dock's cable, puts it back, roams, and goes offline: at each step
+// TestMoves pulls the dock's cable, puts it back, roams, and goes offline: at each step
 // packets, DNS, signals and properties tell the same.
 func TestMoves(t *testing.T) {
 	t.Parallel()
