@@ -193,13 +193,17 @@ func (s *Service) Attach(ctx context.Context, network, ifname string, options ma
 		undo := func() error {
 			err := s.changeRuntime(func(r *store.Runtime) { r.Ports[network] = old })
 			if was == 0 { // no plan takes a port out
-				err = errors.Join(err, s.rooms.Kernel.Apply(context.WithoutCancel(ctx), []plan.Op{plan.RemovePort{Bridge: bridge, Interface: ifname}})[0].Err)
+				err = errors.Join(err, s.rooms.Kernel.Apply(context.WithoutCancel(ctx), []plan.Op{plan.RemovePort{Bridge: bridge, Interface: ifname, Down: !l.Up}})[0].Err)
 			}
 			return err
 		}
 		return undo, s.changeRuntime(func(r *store.Runtime) {
 			refs := slices.DeleteFunc(slices.Clone(old), func(p vnet.PortRef) bool { return p.Interface == ifname || !s.exists(p) })
-			r.Ports[network] = append(refs, vnet.PortRef{Interface: ifname, Index: l.Index, Owner: uid})
+			up := l.Up
+			if i := slices.IndexFunc(old, func(p vnet.PortRef) bool { return p.Interface == ifname && p.Index == l.Index }); i >= 0 {
+				up = old[i].Up // attached again: it is up because of us
+			}
+			r.Ports[network] = append(refs, vnet.PortRef{Interface: ifname, Index: l.Index, Owner: uid, Up: up})
 		})
 	})
 }
@@ -211,15 +215,17 @@ func (s *Service) Detach(ctx context.Context, network, ifname string) error {
 			return nil, err
 		}
 		old := slices.Clone(s.runtime.Ports[network])
+		isIt := func(p vnet.PortRef) bool { return p.Interface == ifname }
+		down := slices.ContainsFunc(old, func(p vnet.PortRef) bool { return isIt(p) && !p.Up })
 		if err := s.changeRuntime(func(r *store.Runtime) {
-			r.Ports[network] = slices.DeleteFunc(slices.Clone(old), func(p vnet.PortRef) bool { return p.Interface == ifname })
+			r.Ports[network] = slices.DeleteFunc(slices.Clone(old), isIt)
 		}); err != nil {
 			return nil, err
 		}
 		// A port that somebody else put into the bridge is nothing that a plan would take
 		// out, so this is said here.
 		bridge := s.definitions[network].Settings.Bridge
-		if err := s.rooms.Kernel.Apply(context.WithoutCancel(ctx), []plan.Op{plan.RemovePort{Bridge: bridge, Interface: ifname}})[0].Err; err != nil {
+		if err := s.rooms.Kernel.Apply(context.WithoutCancel(ctx), []plan.Op{plan.RemovePort{Bridge: bridge, Interface: ifname, Down: down}})[0].Err; err != nil {
 			return nil, errors.Join(err, s.changeRuntime(func(r *store.Runtime) { r.Ports[network] = old }))
 		}
 		return nil, nil

@@ -226,7 +226,7 @@ func testSpec(name, address string) plan.ServerSpec {
 	first := p.Addr().Next()
 	return plan.ServerSpec{Network: name, Bridge: name + "-br", Address: p, First: first,
 		Last: vnet.LastAddress(p).Prev(), Router: true, Domain: vnet.DefaultDomain(name), MTU: 1400,
-		LeaseTime: plan.LeaseTime}
+		LeaseTime: time.Hour}
 }
 
 // namespace makes a network namespace with eth0 in it, and its other end here.

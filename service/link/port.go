@@ -13,7 +13,7 @@ import (
 )
 
 // addPort leaves the interface's own settings alone (its IPv6, too: what comes in by a port
-// is the bridge's), so that RemovePort leaves nothing behind but that it is up.
+// is the bridge's), so that RemovePort has nothing to undo but that it is up.
 func (c *conn) addPort(o plan.AddPort) error {
 	if err := c.ensurePort(o); err != nil {
 		return fmt.Errorf("cannot add port %q to %q: %w", o.Interface, o.Bridge, err)
@@ -66,6 +66,11 @@ func (c *conn) removePort(o plan.RemovePort) error {
 		case lookup != nil:
 			err = lookup
 		case l.Master == bridge.Index:
+			if o.Down {
+				if err = c.setUp(l.Index, false); err != nil {
+					break
+				}
+			}
 			err = c.do(linkRequest(l.Index, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(0))))
 		}
 	}

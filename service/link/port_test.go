@@ -56,6 +56,13 @@ func TestPort(t *testing.T) {
 			t.Errorf("still a port: %+v", p)
 		}
 	}
+	if p := findLink(t, observe(t, k), "gwtp"); !p.Up {
+		t.Error("brought down without being asked")
+	}
+	apply(t, k, add, plan.RemovePort{Bridge: "gwt0", Interface: "gwtp", Down: true})
+	if p := findLink(t, observe(t, k), "gwtp"); p.Master != 0 || p.Up {
+		t.Errorf("not left down: %+v", p)
+	}
 	refused(t, k, plan.IsolatePort{Interface: "gwtp", On: true}, "not a port")
 	refused(t, k, plan.SetLinkUp{Name: "gwt-absent"}, `cannot bring up "gwt-absent"`)
 }

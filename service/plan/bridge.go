@@ -39,7 +39,19 @@ func (b *builder) planBridges() {
 	}
 	for _, l := range b.have.Kernel.Links {
 		if _, ours := OwnerOf(l); (ours || halfMade(l)) && !keep[l.Index] {
+			b.freePorts(l)
 			b.add(phaseRemoveBridge, DeleteBridge{Name: l.Name, Alias: l.Alias})
+		}
+	}
+}
+
+// freePorts has the ports of a bridge that is to go be as they were before they were attached.
+func (b *builder) freePorts(bridge vnet.Link) {
+	for _, w := range b.want.Networks {
+		for _, p := range w.Ports {
+			if l, there := b.have.Kernel.LinkByIndex(p.Index); there && l.Name == p.Interface && l.Master == bridge.Index && !p.Up {
+				b.add(phaseRemoveBridge, RemovePort{Bridge: bridge.Name, Interface: p.Interface, Down: true})
+			}
 		}
 	}
 }

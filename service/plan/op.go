@@ -80,8 +80,12 @@ type (
 		Index             int
 		Isolated          bool
 	}
-	// RemovePort takes the interface out of the bridge, if it is in that bridge.
-	RemovePort struct{ Bridge, Interface string }
+	// RemovePort takes the interface out of the bridge, if it is in that bridge; with Down it is
+	// brought down before.
+	RemovePort struct {
+		Bridge, Interface string
+		Down              bool
+	}
 	// IsolatePort sets the bridge port flag: isolated ports don't reach each other.
 	IsolatePort struct {
 		Interface string
@@ -222,7 +226,11 @@ func (o AddPort) String() string {
 	return text
 }
 func (o RemovePort) String() string {
-	return fmt.Sprintf("remove port %s from %s", o.Interface, o.Bridge)
+	text := fmt.Sprintf("remove port %s from %s", o.Interface, o.Bridge)
+	if o.Down {
+		text += " and leave it down"
+	}
+	return text
 }
 func (o IsolatePort) String() string {
 	return fmt.Sprintf("set isolation of port %s to %v", o.Interface, o.On)

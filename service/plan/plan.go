@@ -200,6 +200,9 @@ func decideIPv6(d *Decision) {
 	}
 	d.IPv6State = "link-local"
 	d.IPv6Reason = "guests reach each other and the host by link-local addresses"
+	if ipv6Off(d) == "1" {
+		d.IPv6Reason = "guests reach each other by link-local addresses; the host has none there, since guests are to reach its services only"
+	}
 	if d.settings.IPv6Method == "auto" {
 		d.IPv6Reason += "; this version does not extend the uplink's IPv6 to guests"
 	}

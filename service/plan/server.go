@@ -11,10 +11,11 @@ import (
 	"gangway/service/vnet"
 )
 
-// LeaseTime is how long a guest may use an address without asking again. An hour: short
-// enough that a guest which misses a renumbering comes back by itself, long enough
-// that the laptop's sleep doesn't cost leases.
-const LeaseTime = time.Hour
+// LeaseTime is how long a guest may use an address without asking again. A virtual machine
+// behind a tap doesn't see its port bounced, and after a renumbering comes back only when it
+// gives up asking the old server (T2, 7/8 of the time, RFC 2131 4.4.5): ten minutes keep
+// that short, and cost two packets in five minutes.
+const LeaseTime = 10 * time.Minute
 
 // ServerSpec is what a network's dnsmasq has to serve.
 type ServerSpec struct {

@@ -187,6 +187,9 @@ func (m *Machine) applyPort(op plan.Op) error {
 		bridge, l := m.link(o.Bridge), m.link(o.Interface)
 		if bridge != nil && l != nil && l.Master == bridge.Index {
 			l.Master, l.Isolated = 0, false
+			if o.Down {
+				m.setUp(l, false)
+			}
 		}
 	case plan.IsolatePort:
 		l := m.link(o.Interface)

@@ -83,6 +83,9 @@ type PortRef struct {
 	// later comes by the same name isn't meant.
 	Index int    `json:"index"`
 	Owner uint32 `json:"owner"`
+	// Up tells whether it was up before: if not, it goes down again with the bridge, so that no
+	// guest is left on a link that nobody watches over.
+	Up bool `json:"up,omitempty"`
 }
 
 // Network finds a network by name.
