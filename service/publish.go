@@ -1,9 +1,9 @@
 package service
 
 import (
-	"context"
 	"reflect"
 	"slices"
+	"strings"
 
 	"gangway/service/plan"
 	"gangway/service/vnet"
@@ -28,7 +28,7 @@ func (s *Service) initialSnapshot() *vnet.Snapshot {
 }
 
 // snapshot is what a pass shows of the machine.
-func (s *Service) snapshot(ctx context.Context, want plan.Want, have vnet.Observed, result plan.Result, errs map[string]error) *vnet.Snapshot {
+func snapshotOf(want plan.Want, have vnet.Observed, result plan.Result, errs map[string]error) *vnet.Snapshot {
 	snapshot := &vnet.Snapshot{State: vnet.Offline, Primary: have.Uplinks.Primary}
 	switch {
 	case result.Moored == "":
@@ -38,7 +38,7 @@ func (s *Service) snapshot(ctx context.Context, want plan.Want, have vnet.Observ
 		snapshot.State = vnet.Switching
 	}
 	for i, w := range want.Networks {
-		snapshot.Networks = append(snapshot.Networks, s.networkState(ctx, w, result.Networks[i], have, errs))
+		snapshot.Networks = append(snapshot.Networks, networkState(w, result.Networks[i], have, errs))
 	}
 	for _, u := range have.Uplinks.List {
 		snapshot.Uplinks = append(snapshot.Uplinks, vnet.UplinkState{Uplink: u, Primary: u.Interface == have.Uplinks.Primary,
@@ -47,7 +47,7 @@ func (s *Service) snapshot(ctx context.Context, want plan.Want, have vnet.Observ
 	return snapshot
 }
 
-func (s *Service) networkState(ctx context.Context, w plan.WantedNetwork, d plan.Decision, have vnet.Observed, errs map[string]error) vnet.NetworkState {
+func networkState(w plan.WantedNetwork, d plan.Decision, have vnet.Observed, errs map[string]error) vnet.NetworkState {
 	n := vnet.NetworkState{
 		Name: w.Name, Settings: w.Settings.Clone(), State: d.State, Reason: d.Reason, Bridge: d.Bridge,
 		Uplink: d.Uplink, Subnet: d.Subnet, Address: d.Address,
@@ -66,7 +66,7 @@ func (s *Service) networkState(ctx context.Context, w plan.WantedNetwork, d plan
 			n.Leases = append(n.Leases, l)
 		}
 	}
-	n.Ports = s.ports(ctx, w, d, have)
+	n.Ports = ports(w, d, have)
 	for _, about := range []string{w.Name, ""} {
 		if err := errs[about]; err != nil {
 			n.State, n.Reason = vnet.Degraded, err.Error()
@@ -81,7 +81,7 @@ func (s *Service) networkState(ctx context.Context, w plan.WantedNetwork, d plan
 
 // ports lists the ports of a network's bridge without their counters: those change all
 // the time and are asked for when somebody wants them.
-func (s *Service) ports(ctx context.Context, w plan.WantedNetwork, d plan.Decision, have vnet.Observed) []vnet.Port {
+func ports(w plan.WantedNetwork, d plan.Decision, have vnet.Observed) []vnet.Port {
 	bridge, exists := have.Kernel.LinkByName(d.Bridge)
 	if !exists {
 		return nil
@@ -92,7 +92,7 @@ func (s *Service) ports(ctx context.Context, w plan.WantedNetwork, d plan.Decisi
 			list = append(list, port(l, w.Ports))
 		}
 	}
-	slices.SortFunc(list, func(a, b vnet.Port) int { return compare(a.Interface, b.Interface) })
+	slices.SortFunc(list, func(a, b vnet.Port) int { return strings.Compare(a.Interface, b.Interface) })
 	return list
 }
 
@@ -104,16 +104,6 @@ func port(l vnet.Link, refs []vnet.PortRef) vnet.Port {
 		}
 	}
 	return p
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // events are what happened between two snapshots, and what the pass did.
@@ -155,39 +145,43 @@ func (s *Service) renumbered(result plan.Result, report applied) []vnet.Event {
 }
 
 func leaseEvents(network string, before, after []vnet.Lease) []vnet.Event {
-	same := func(a vnet.Lease) func(vnet.Lease) bool {
-		return func(b vnet.Lease) bool { return a.MAC == b.MAC && a.Address == b.Address }
-	}
+	added, removed := changes(before, after, func(a, b vnet.Lease) bool { return a.MAC == b.MAC && a.Address == b.Address })
 	var events []vnet.Event
-	for _, l := range after {
-		if !slices.ContainsFunc(before, same(l)) {
-			events = append(events, vnet.Event{Network: network, LeaseAdded: &l})
-		}
+	for _, l := range added {
+		events = append(events, vnet.Event{Network: network, LeaseAdded: &l})
 	}
-	for _, l := range before {
-		if !slices.ContainsFunc(after, same(l)) {
-			events = append(events, vnet.Event{Network: network, LeaseRemoved: &l})
-		}
+	for _, l := range removed {
+		events = append(events, vnet.Event{Network: network, LeaseRemoved: &l})
 	}
 	return events
 }
 
 func portEvents(network string, before, after []vnet.Port) []vnet.Event {
-	same := func(a vnet.Port) func(vnet.Port) bool {
-		return func(b vnet.Port) bool { return a.Interface == b.Interface }
-	}
+	added, removed := changes(before, after, func(a, b vnet.Port) bool { return a.Interface == b.Interface })
 	var events []vnet.Event
-	for _, p := range after {
-		if !slices.ContainsFunc(before, same(p)) {
-			events = append(events, vnet.Event{Network: network, PortAdded: &p})
-		}
+	for _, p := range added {
+		events = append(events, vnet.Event{Network: network, PortAdded: &p})
 	}
-	for _, p := range before {
-		if !slices.ContainsFunc(after, same(p)) {
-			events = append(events, vnet.Event{Network: network, PortRemoved: &p})
-		}
+	for _, p := range removed {
+		events = append(events, vnet.Event{Network: network, PortRemoved: &p})
 	}
 	return events
+}
+
+// changes returns what came and what went between two lists.
+func changes[T any](before, after []T, same func(a, b T) bool) (added, removed []T) {
+	lacks := func(list []T, v T) bool { return !slices.ContainsFunc(list, func(w T) bool { return same(v, w) }) }
+	for _, v := range after {
+		if lacks(before, v) {
+			added = append(added, v)
+		}
+	}
+	for _, v := range before {
+		if lacks(after, v) {
+			removed = append(removed, v)
+		}
+	}
+	return added, removed
 }
 
 func equal(a, b *vnet.Snapshot) bool { return reflect.DeepEqual(a, b) }

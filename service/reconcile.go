@@ -82,7 +82,7 @@ func (s *Service) reconcile(ctx context.Context) map[string]error {
 		for network, err := range report.errs {
 			errs[network] = err
 		}
-		s.finish(ctx, want, have, result, report)
+		s.finish(want, have, result, report)
 		if len(result.Ops) == 0 || len(report.errs) > 0 {
 			break
 		}
@@ -213,9 +213,9 @@ func texts(ops []plan.Op) []string {
 }
 
 // finish publishes what the pass came to.
-func (s *Service) finish(ctx context.Context, want plan.Want, have vnet.Observed, result plan.Result, report applied) {
+func (s *Service) finish(want plan.Want, have vnet.Observed, result plan.Result, report applied) {
 	before := s.Snapshot()
-	after := s.snapshot(ctx, want, have, result, report.errs)
+	after := snapshotOf(want, have, result, report.errs)
 	events := s.events(before, after, result, report)
 	s.state.first = len(report.errs) > 0 && s.state.first
 	s.state.suspect = report.suspect

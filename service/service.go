@@ -215,7 +215,7 @@ func (s *Service) Prime(ctx context.Context) ([]plan.Op, error) {
 	}
 	result := plan.Plan(want, have)
 	s.state.seen, s.state.moored = have, result.Moored
-	snapshot := s.snapshot(ctx, want, have, result, nil)
+	snapshot := snapshotOf(want, have, result, nil)
 	for i, d := range result.Networks {
 		if d.State == vnet.Active && len(result.Ops) > 0 {
 			snapshot.Networks[i].State = vnet.Starting

@@ -19,6 +19,11 @@ type Options struct {
 	// Program is the name or path of the iptables program, "" for iptables as found in PATH.
 	// Program-save and Program-restore must be there, too.
 	Program string
+	// RuntimeDir (/run/gangway) is where it is remembered, in firewall.json, which tables of
+	// nf_tables weren't there before our chains, so that RemoveFirewall, of this process or a
+	// later one, removes them, too. It need not outlive a boot, and is for one network
+	// namespace. "" for no memory: then tables stay.
+	RuntimeDir string
 }
 
 // Firewall observes and changes our part of the packet filter. Its methods may be called from
@@ -31,6 +36,7 @@ type Firewall struct {
 	netlink  *conn
 	accepted accepted
 	seen     look
+	memory   memory
 }
 
 // look is what was last seen of the rules.
@@ -65,6 +71,7 @@ func New(options Options) (*Firewall, error) {
 		f.netlink.close()
 		return nil, err
 	}
+	f.memory = loadMemory(options.RuntimeDir, f.log)
 	return f, nil
 }
 
@@ -86,7 +93,7 @@ func (f *Firewall) Observe(ctx context.Context) (vnet.Firewall, error) {
 	observed := vnet.Firewall{
 		Chains:  f.seen.problem == "",
 		Problem: f.seen.problem,
-		Present: f.seen.present,
+		Present: f.seen.present || f.ownsTables(), // killed in between, they would stay
 		Sets:    make(map[string][]vnet.SetEntry, len(plan.Sets())),
 	}
 	for _, name := range plan.Sets() {

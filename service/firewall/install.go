@@ -38,6 +38,9 @@ func (f *Firewall) install(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := f.settleTables(rules, want); err != nil {
+			return err
+		}
 		if mended {
 			f.accepted.learn(rules, want)
 		}
@@ -47,6 +50,9 @@ func (f *Firewall) install(ctx context.Context) error {
 			return nil
 		}
 		f.log.Debug("installing firewall chains", "problem", problem)
+		if err := f.announceTables(); err != nil {
+			return err
+		}
 		thwarted = f.mend(ctx, rules, want)
 		mended = thwarted == nil
 	}
@@ -86,7 +92,7 @@ func (f *Firewall) mend(ctx context.Context, rules ruleset, want []chain) error 
 // the kernel frees rules of nftables some milliseconds after their removal.
 const destroyPatience = 2 * time.Second
 
-// remove takes away jumps, chains and sets of ours.
+// remove takes away jumps, chains and sets of ours, and then the tables that came with them.
 func (f *Firewall) remove(ctx context.Context) error {
 	// First of all nobody may leave any more: translation goes before the chain that
 	// forbids what isn't translated.
@@ -101,6 +107,9 @@ func (f *Firewall) remove(ctx context.Context) error {
 	for range attempts {
 		rules, err := f.programs.read(ctx)
 		if err != nil {
+			return err
+		}
+		if err := f.settleTables(rules, ours); err != nil {
 			return err
 		}
 		text := renderRemove(rules, ours)
@@ -121,7 +130,10 @@ func (f *Firewall) remove(ctx context.Context) error {
 	for _, name := range plan.Sets() {
 		errs = append(errs, f.destroy(ctx, name, deadline))
 	}
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return err // while a rule uses a set, its table is in use
+	}
+	return f.removeTables()
 }
 
 // destroy destroys a set as soon as no rule refers to it any more.

@@ -101,6 +101,7 @@ func messages(b []byte) iter.Seq2[unix.NlMsghdr, []byte] {
 			header := unix.NlMsghdr{
 				Len:  binary.NativeEndian.Uint32(b),
 				Type: binary.NativeEndian.Uint16(b[4:]),
+				Seq:  binary.NativeEndian.Uint32(b[8:]),
 			}
 			if header.Len < unix.SizeofNlMsghdr || int64(header.Len) > int64(len(b)) {
 				return
