@@ -64,7 +64,7 @@ func run(ctx context.Context, o options) error {
 	if err := files.EnsureDefault(); err != nil {
 		o.log.Error("cannot define the default network", "error", err)
 	}
-	filter, err := firewall.New(firewall.Options{Log: o.log})
+	filter, err := firewall.New(firewall.Options{Log: o.log, RuntimeDir: dirs.runtime})
 	if err != nil {
 		return err
 	}

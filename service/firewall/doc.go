@@ -43,7 +43,14 @@
 // iptables-restore --noflush, atomic for each table, jumps included, so that no packet meets a
 // chain of ours half done; nothing that isn't ours is named in it.
 //
-// Limits. The kernel stores a subnet with at most 64 interfaces in a set (hash:net,iface);
+// With nf_tables, iptables makes a table and the base chains that are used when they are first
+// needed, and never removes them. Those that weren't there before us go with our chains if
+// nothing is in them; the kernel refuses to delete one in which there is anything. A table is
+// ours only as the kernel's object that appeared when we installed: one that others deleted and
+// made anew, or restored, is theirs, also if it is empty. One that was deleted and came back with our
+// next installation is ours. One in which others have something when we go is theirs from then on.
+//
+// Limits. Base chains that iptables adds for us to a table of others stay. The kernel stores a subnet with at most 64 interfaces in a set (hash:net,iface);
 // the 65th is an error. With the legacy backend nobody tells us of changes, so what others
 // break is seen at the next Observe; the same holds for the sets with either backend.
 // A guest speaks to the host and the outside from its network's subnet only: further addresses

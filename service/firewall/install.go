@@ -103,15 +103,13 @@ func (f *Firewall) remove(ctx context.Context) error {
 	}
 	f.seen.valid = false
 	ours := chains(false)
-	var thwarted error
+	var thwarted, unsettled error
 	for range attempts {
 		rules, err := f.programs.read(ctx)
 		if err != nil {
 			return err
 		}
-		if err := f.settleTables(rules, ours); err != nil {
-			return err
-		}
+		unsettled = f.settleTables(rules, ours)
 		text := renderRemove(rules, ours)
 		if text == "" {
 			thwarted = nil
@@ -125,13 +123,13 @@ func (f *Firewall) remove(ctx context.Context) error {
 		return fmt.Errorf("cannot remove firewall chains: %w", thwarted)
 	}
 	f.accepted = accepted{}
-	var errs []error
+	errs := []error{unsettled}
 	deadline := time.Now().Add(destroyPatience)
 	for _, name := range plan.Sets() {
 		errs = append(errs, f.destroy(ctx, name, deadline))
 	}
 	if err := errors.Join(errs...); err != nil {
-		return err // while a rule uses a set, its table is in use
+		return err // while a rule uses a set, its table is in use; the next attempt may find it free
 	}
 	return f.removeTables()
 }

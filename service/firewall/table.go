@@ -10,12 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Attributes of linux/netfilter/nf_tables.h that the libraries lack.
+// Attributes of linux/netfilter/nf_tables.h that the libraries lack, and NF_ACCEPT of linux/netfilter.h.
 const (
 	nftaTableName     = 1
 	nftaTableHandle   = 4
 	nftaChainName     = 3
 	nftaChainUserdata = 12
+	nfAccept          = 1
 )
 
 // baseChain is a chain that iptables-nft makes by itself, with a hook of the kernel's.
@@ -97,7 +98,7 @@ func (c *conn) untouched(table string, want baseChain) (exists, untouched bool, 
 			case unix.NFTA_CHAIN_TYPE:
 				got.kind = unix.ByteSliceToString(value)
 			case unix.NFTA_CHAIN_POLICY:
-				accepts = len(value) == 4 && binary.BigEndian.Uint32(value) == unix.NF_ACCEPT
+				accepts = len(value) == 4 && binary.BigEndian.Uint32(value) == nfAccept
 			case nftaChainUserdata:
 				commented = true
 			case unix.NFTA_CHAIN_HOOK:

@@ -12,8 +12,31 @@ import (
 // machineEtc is where the laptop sees this machine's own /etc, read-only.
 const machineEtc = "/run/machine-etc"
 
+// volatileDir is where a lab's /run is: in memory, as a real laptop's, where flushing a file to
+// disk costs nothing. Where there is no such place it is on disk.
+func volatileDir(prefix string) string { return filepath.Join("/dev/shm", "gangway-lab-"+prefix) }
+
+// layOutRun makes the laptop's /run.
+func (l *Lab) layOutRun() error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs("/dev/shm", &fs); err != nil || fs.Type != unix.TMPFS_MAGIC {
+		return nil
+	}
+	dir := volatileDir(l.prefix)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return fmt.Errorf("cannot lay out lab: %w", err)
+	}
+	if err := os.Symlink(dir, filepath.Join(l.dir, "run")); err != nil {
+		return fmt.Errorf("cannot lay out lab: %w", err)
+	}
+	return nil
+}
+
 // layOut makes the lab's directories and the files that the laptop's parts read.
 func (l *Lab) layOut() error {
+	if err := l.layOutRun(); err != nil {
+		return err
+	}
 	for _, d := range []string{"log", "state/gangway", "state/NetworkManager", "run/dbus", "run/NetworkManager", "run/gangway", "run/lock", "run/machine-etc",
 		"etc/gangway", "etc/NetworkManager/system-connections", "etc/NetworkManager/conf.d", "etc/NetworkManager/dispatcher.d", "etc/polkit-1/rules.d",
 		"polkit-actions", "bus/services", "bus/policy.d", "router"} {

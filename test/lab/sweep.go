@@ -87,7 +87,7 @@ func remove(prefix, dir string) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(dir); err != nil {
+	if err := errors.Join(os.RemoveAll(volatileDir(prefix)), os.RemoveAll(dir)); err != nil {
 		return fmt.Errorf("cannot remove lab %q: %w", prefix, err)
 	}
 	return nil

@@ -78,8 +78,7 @@ func TestIdleExit(t *testing.T) {
 	w := setUp(t, lab.Options{GangwaydArgs: []string{"--idle-exit=1500ms"}})
 	w.waitUplinks()
 	w.waitIPv6()
-	w.othersRules()
-	before := w.lookWhole()
+	before := w.lookWhole() // without a single table of iptables'
 	w.waitProperty(w.network, "State", "active")
 	first, err := w.Daemon().PID(w.ctx)
 	w.must(err)
@@ -103,6 +102,9 @@ func TestIdleExit(t *testing.T) {
 		return nil
 	})
 	w.must(g.Remove(w.soon()))
+	if rules := before["nft -s list ruleset"]; rules != "" {
+		t.Errorf("the laptop wasn't new:\n%s", rules)
+	}
 	if d := before.diff(w.lookWhole()); d != "" {
 		t.Errorf("what an idle daemon leaves:\n%s", d)
 	}

@@ -212,13 +212,27 @@ func (w *world) send(path godbus.ObjectPath, member string, args ...any) {
 	w.bus.Object(busName, path).Go(busName+"."+member, 0, make(chan *godbus.Call, 1), args...)
 }
 
-// TestStoppedIsAsBefore has SIGTERM leave the machine as it was before the daemon's first start.
+// TestStoppedIsAsBefore has SIGTERM leave the machine as it was before the daemon's first start: one whose packet filter
+// others use, and one where nobody ever did, so that not even a table was there.
 func TestStoppedIsAsBefore(t *testing.T) {
+	for name, prepare := range map[string]func(*world){
+		"others' rules": (*world).othersRules,
+		"no tables": func(w *world) {
+			if rules := w.run("nft", "list", "ruleset"); strings.TrimSpace(rules) != "" {
+				w.t.Fatalf("the laptop isn't new:\n%s", rules)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) { stoppedIsAsBefore(t, prepare) })
+	}
+}
+
+func stoppedIsAsBefore(t *testing.T, prepare func(*world)) {
 	t.Parallel()
 	w := setUp(t, lab.Options{Sysctl: map[string]string{"net.ipv4.ip_forward": "0", "net.ipv4.conf.all.rp_filter": "1", "net.ipv4.conf.default.rp_filter": "1"}})
 	w.waitUplinks()
 	w.waitIPv6()
-	w.othersRules()
+	prepare(w)
 	// A port exists before and after; only its being a port is ours.
 	g, err := w.AddGuest(w.ctx, "one")
 	w.must(err)
@@ -242,8 +256,7 @@ func TestStoppedIsAsBefore(t *testing.T) {
 	}
 }
 
-// othersRules adds rules of somebody else's. iptables leaves empty tables wherever it was once used; a laptop with any other
-// user of it has them already.
+// othersRules adds rules of somebody else's, and with them each table and base chain that ours need, too.
 func (w *world) othersRules() {
 	for table, chain := range map[string]string{"filter": "FORWARD", "nat": "POSTROUTING", "mangle": "FORWARD"} {
 		w.run("iptables", "-t", table, "-A", chain, "-o", "virbr0", "-m", "comment", "--comment", "somebody else's", "-j", "RETURN")
