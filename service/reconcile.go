@@ -149,6 +149,11 @@ func (s *Service) observe(ctx context.Context, want plan.Want) (have vnet.Observ
 	wg.Go(func() { have.Firewall, filter = s.rooms.Firewall.Observe(ctx) })
 	wg.Go(func() { have.Servers, have.Leases, servers = s.rooms.Servers.Observe(ctx) })
 	wg.Wait()
+	if err == nil && s.pokedAt.Load() != 0 { // something changed since the dump: it is cheap to look again
+		if newer, e := s.rooms.Kernel.Observe(ctx, plan.SysctlKeys(want)); e == nil {
+			have.Kernel, have.Uplinks = newer, s.rooms.Uplinks.Again(&newer)
+		}
+	}
 	s.state.recheck = have.Uplinks.Recheck
 	have.BlindFirewall, have.BlindServers = filter != nil, servers != nil
 	if have.BlindServers { // nobody's lease ended because we couldn't look

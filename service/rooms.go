@@ -48,6 +48,8 @@ type Servers interface {
 type Uplinks interface {
 	Watcher
 	Read(ctx context.Context, k *vnet.Kernel) (vnet.Uplinks, error)
+	// Again holds the last reading against a newer dump.
+	Again(k *vnet.Kernel) vnet.Uplinks
 }
 
 // Store keeps definitions and memory.

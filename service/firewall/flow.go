@@ -135,6 +135,10 @@ func parseTuple(b []byte) vnet.Flow {
 // deleteBatch is how many deletions one message to the kernel has: some 100 bytes each.
 const deleteBatch = 500
 
+// deletionSequence is the first deletion's sequence number, far from those that the netlink
+// library counts from 1 on the same socket.
+const deletionSequence = 1 << 31
+
 // deleteFlows deletes connections; those that are gone already are passed over.
 func (c *conn) deleteFlows(list []tracked) error {
 	for batch := range slices.Chunk(list, deleteBatch) {
@@ -155,12 +159,13 @@ func (c *conn) deleteSome(batch []tracked) error {
 		if i == len(batch)-1 {
 			flags |= unix.NLM_F_ACK
 		}
-		b = appendDeletion(b, t, flags, uint32(i+1))
+		b = appendDeletion(b, t, flags, deletionSequence+uint32(i))
 	}
 	if err := unix.Sendto(socket.GetFd(), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}
 	answer := make([]byte, 1<<16)
+	var failure error
 	for {
 		n, _, err := unix.Recvfrom(socket.GetFd(), answer, 0)
 		if errors.Is(err, unix.EINTR) {
@@ -169,8 +174,11 @@ func (c *conn) deleteSome(batch []tracked) error {
 		if err != nil {
 			return err
 		}
-		last, failure := acknowledged(answer[:n], uint32(len(batch)))
-		if failure != nil || last {
+		last, err := acknowledged(answer[:n], deletionSequence+uint32(len(batch)-1))
+		if failure == nil {
+			failure = err
+		}
+		if last { // to the end, or the rest would be taken for another question's answers
 			return failure
 		}
 	}

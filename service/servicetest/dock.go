@@ -139,6 +139,13 @@ func (u Uplinks) Read(_ context.Context, k *vnet.Kernel) (vnet.Uplinks, error) {
 	return u.uplinks(k), nil
 }
 
+// Again reads against a newer dump; the docks are as they are.
+func (u Uplinks) Again(k *vnet.Kernel) vnet.Uplinks {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.uplinks(k)
+}
+
 func (m *Machine) uplinks(k *vnet.Kernel) vnet.Uplinks {
 	out := vnet.Uplinks{Source: "NetworkManager", Stub: m.host.Stub, Upstreams: slices.Clone(m.host.Upstreams),
 		Reserved: slices.Clone(m.host.Reserved), Recheck: m.host.Recheck}

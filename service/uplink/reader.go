@@ -45,6 +45,8 @@ type Reader struct {
 	carriers carriers
 	profiles profiles
 	pending  <-chan *godbus.Call // a reading that NetworkManager still owes
+	last     picture             // of the last Read, for Again
+	recheck  time.Duration       // likewise
 	known    places              // what mattered in the last reading
 	source   string              // of the last reading, for the log
 }
@@ -78,13 +80,20 @@ func (r *Reader) Read(ctx context.Context, k *vnet.Kernel) (vnet.Uplinks, error)
 	}
 	r.noteSource(pic.nm, why)
 	r.readHost(&pic, k)
+	r.last, r.recheck = pic, recheck
+	return r.Again(k), nil
+}
+
+// Again is the last reading against a newer dump of the kernel: NetworkManager may have taken
+// its time to answer, in the very moment in which it changes addresses and routes.
+func (r *Reader) Again(k *vnet.Kernel) vnet.Uplinks {
 	now := r.now()
 	r.carriers = r.carriers.observe(k, now)
-	u := convert(&pic, k, r.carriers.remaining(r.holdDown, now))
-	if recheck != 0 && (u.Recheck == 0 || recheck < u.Recheck) {
-		u.Recheck = recheck
+	u := convert(&r.last, k, r.carriers.remaining(r.holdDown, now))
+	if r.recheck != 0 && (u.Recheck == 0 || r.recheck < u.Recheck) {
+		u.Recheck = r.recheck
 	}
-	return u, nil
+	return u
 }
 
 func (r *Reader) noteSource(nm bool, why string) {

@@ -23,7 +23,7 @@ func (p *laptop) probe(ctx context.Context) (*probes, error) {
 	slow := lab.ProbeOptions{Interval: 10 * time.Millisecond, Timeout: 400 * time.Millisecond}
 	var s probes
 	var err error
-	if s.host, err = p.Laptop.ProbeSockets(ctx, lab.EchoIPv4, slow); err != nil {
+	if s.host, err = p.Laptop.ProbeSockets(ctx, lab.EchoIPv4, fast); err != nil {
 		return nil, err
 	}
 	if s.flow, err = p.guest.ProbeFlow(ctx, lab.EchoIPv4, fast); err != nil {
