@@ -26,7 +26,7 @@ type Firewall struct {
 	// are in place; Problem says what is amiss otherwise.
 	Chains  bool
 	Problem string
-	// Present is true when anything of ours exists: a chain, a jump or a set.
+	// Present is true when anything of ours exists: a chain, a jump, a set, or a table to remove.
 	Present bool
 	// Sets holds the entries of each of our sets that exists, by the set's name.
 	Sets map[string][]SetEntry
