@@ -1,6 +1,7 @@
 package system_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -68,7 +69,8 @@ type world struct {
 // setUp raises a laptop on whose bus gangwayd can be activated, but isn't yet.
 func setUp(t *testing.T, o lab.Options) *world {
 	t.Helper()
-	o.Gangwayd, o.BusPolicyDir, o.PolkitActionDir, o.NMUnmanaged = daemonBinary, "../../data", "../../data", "interface-name:gway*"
+	o.Gangwayd, o.BusPolicyDir, o.PolkitActionDir = daemonBinary, "../../data", "../../data"
+	o.NMUnmanaged = cmp.Or(o.NMUnmanaged, "interface-name:gway*")
 	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
 	t.Cleanup(cancel)
 	w := &world{Lab: lab.Start(t, o), t: t, ctx: ctx, network: root + "/network/default"}
