@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -90,13 +91,11 @@ func parseLease(line string) (lease, bool) {
 	return l, true
 }
 
-// readLeases reads a lease file that dnsmasq may be rewriting. No file is no leases. Where there
-// were none before, an empty file is not one that is being rewritten.
-func readLeases(ctx context.Context, path string, hadNone bool) ([]lease, error) {
-	content, fresh, err := readLeaseFile(path)
-	if hadNone && len(content) == 0 {
-		fresh = false
-	}
+// readLeases reads a lease file that dnsmasq may be rewriting, and waits until it is whole. No
+// file is no leases.
+func readLeases(ctx context.Context, path string) ([]lease, error) {
+	content, age, err := readLeaseFile(path)
+	fresh := age < settled
 	deadline := time.Now().Add(settleLimit)
 	for err == nil && fresh && time.Now().Before(deadline) {
 		select {
@@ -105,7 +104,8 @@ func readLeases(ctx context.Context, path string, hadNone bool) ([]lease, error)
 		case <-time.After(settleStep):
 		}
 		var again []byte
-		again, fresh, err = readLeaseFile(path)
+		again, age, err = readLeaseFile(path)
+		fresh = age < settled
 		same := bytes.Equal(content, again)
 		content = again
 		if same && len(content) != 0 && content[len(content)-1] == '\n' {
@@ -118,29 +118,64 @@ func readLeases(ctx context.Context, path string, hadNone bool) ([]lease, error)
 	return parseLeases(content), nil
 }
 
-// readLeaseFile returns a lease file's content and whether it has changed just now.
-func readLeaseFile(path string) (content []byte, fresh bool, err error) {
+// readLeaseFile returns a lease file's content and how long ago it was changed; no file is empty and
+// has always been.
+func readLeaseFile(path string) (content []byte, age time.Duration, err error) {
 	content, err = os.ReadFile(path)
+	if err == nil {
+		var info os.FileInfo
+		if info, err = os.Stat(path); err == nil {
+			return content, max(0, time.Since(info.ModTime())), nil
+		}
+	}
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, false, nil
+		return nil, math.MaxInt64, nil
 	}
+	return nil, 0, err
+}
+
+// believed is how long a lease file must have been left alone for a lease that isn't in it any
+// more to be gone. On a busy machine dnsmasq may be kept from writing what it has just
+// truncated for a good while; nobody needs to know of an end sooner.
+const believed = time.Second
+
+// look reads a network's leases for Observe, without waiting: what is new is believed at
+// once, what is missing when the file has settled, for which there will be another poke.
+func (r *Room) look(network, path string) ([]lease, error) {
+	content, age, err := readLeaseFile(path)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	info, err := os.Stat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, false, nil
+	leases := parseLeases(content)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if age < believed {
+		held := 0
+		for _, old := range r.seen[network] {
+			// A guest that has another address now doesn't have the old one.
+			if !slices.ContainsFunc(leases, func(l lease) bool { return l.MAC == old.MAC }) {
+				leases = append(leases, old)
+				held++
+			}
+		}
+		if held > 0 {
+			time.AfterFunc(believed-age, func() { r.poke("leases settled") })
+		}
 	}
-	if err != nil {
-		return nil, false, err
-	}
-	age := time.Since(info.ModTime())
-	return content, age < settled && age > -settled, nil
+	r.seen[network] = leases
+	return slices.Clone(leases), nil
+}
+
+// forgetSeen has the next look believe what it finds: the file was changed by us.
+func (r *Room) forgetSeen(network string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.seen, network)
 }
 
 // observeLeases returns the leases in force of every network that has a lease file,
 // sorted by address.
-func (r *Room) observeLeases(ctx context.Context) (map[string][]vnet.Lease, error) {
+func (r *Room) observeLeases() (map[string][]vnet.Lease, error) {
 	entries, err := os.ReadDir(r.leases)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("cannot look for leases: %w", err)
@@ -152,11 +187,10 @@ func (r *Room) observeLeases(ctx context.Context) (map[string][]vnet.Lease, erro
 		if !ok || vnet.ValidateNetworkName(network) != nil {
 			continue
 		}
-		leases, err := readLeases(ctx, filepath.Join(r.leases, e.Name()), !r.leased[network])
+		leases, err := r.look(network, filepath.Join(r.leases, e.Name()))
 		if err != nil {
 			return nil, fmt.Errorf("cannot read leases of %q: %w", network, err)
 		}
-		r.leased[network] = len(leases) > 0
 		former, err := formerLeases(filepath.Join(r.leases, e.Name()), leases)
 		if err != nil {
 			return nil, err
@@ -226,6 +260,7 @@ func formerLeases(path string, present []lease) ([]lease, error) {
 }
 
 func (r *Room) forgetLeases(network string) error {
+	defer r.forgetSeen(network)
 	path := r.files(network).leases
 	for _, path := range []string{path, formerPath(path)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -105,7 +105,7 @@ func TestLeaseFileIsRewrittenWhileRead(t *testing.T) {
 		}
 	}()
 	for range 200 {
-		leases, err := readLeases(context.Background(), path, false)
+		leases, err := readLeases(context.Background(), path)
 		if err != nil || len(leases) != 200 {
 			close(stop)
 			<-stopped
@@ -152,3 +152,57 @@ func TestPruneLeases(t *testing.T) {
 }
 
 func former(mac string) []lease { return []lease{{Lease: vnet.Lease{MAC: mac}}} }
+
+// A lease that is missing from a file which was changed just now is not gone: dnsmasq truncates the
+// file before it writes it again, and may be kept from that for long.
+func TestTruncatedLeaseFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "default.leases")
+	pokes := make(chan string, 8)
+	r := &Room{seen: map[string][]lease{}, watchers: map[int]func(string){0: func(reason string) { pokes <- reason }}}
+	write := func(content string, age time.Duration) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		at := time.Now().Add(-age)
+		if err := os.Chtimes(path, at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	addresses := func() string {
+		t.Helper()
+		leases, err := r.look("default", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []string
+		for _, l := range leases {
+			list = append(list, l.Address.String())
+		}
+		return strings.Join(list, " ")
+	}
+	const one, two, moved = "0 02:00:00:00:00:01 10.0.0.1 * *\n", "0 02:00:00:00:00:02 10.0.0.2 * *\n", "0 02:00:00:00:00:01 10.0.0.9 * *\n"
+	for _, step := range []struct {
+		content string
+		age     time.Duration
+		want    string
+	}{
+		{one, 0, "10.0.0.1"}, // new: at once
+		{"", 0, "10.0.0.1"},  // truncated just now
+		{one + two, 0, "10.0.0.1 10.0.0.2"},
+		{one, 0, "10.0.0.1 10.0.0.2"},  // half written, or gone
+		{one, time.Minute, "10.0.0.1"}, // gone
+		{moved, 0, "10.0.0.9"},         // no two addresses for a guest
+		{"", time.Minute, ""},
+	} {
+		write(step.content, step.age)
+		if got := addresses(); got != step.want {
+			t.Errorf("%q, %s old: %q, want %q", step.content, step.age, got, step.want)
+		}
+	}
+	select { // whoever was told of a held lease is told to look again
+	case <-pokes:
+	case <-time.After(30 * time.Second):
+		t.Error("nobody was poked when the file had settled")
+	}
+}

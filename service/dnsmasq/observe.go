@@ -36,7 +36,7 @@ func (r *Room) Observe(ctx context.Context) ([]vnet.Server, map[string][]vnet.Le
 	}
 	r.mu.Unlock()
 	slices.SortFunc(servers, func(a, b vnet.Server) int { return strings.Compare(a.Network, b.Network) })
-	leases, err := r.observeLeases(ctx)
+	leases, err := r.observeLeases()
 	return servers, leases, err
 }
 

@@ -60,10 +60,10 @@ type Room struct {
 	log           *slog.Logger
 	namespace     string // our network namespace, as /proc shows it
 	lookOnly      bool
-	leased        map[string]bool // networks that had leases at the last look; Observe's alone
-	scanned       bool            // the first Observe's search of /proc is done
+	scanned       bool // the first Observe's search of /proc is done
 	mu            sync.Mutex
 	servers       map[string]*server
+	seen          map[string][]lease // leases of the last look, by network
 	watchers      map[int]func(reason string)
 	nextWatcherID int
 }
@@ -108,7 +108,7 @@ func New(o Options) (*Room, error) {
 		log:        o.Log,
 		namespace:  namespace,
 		lookOnly:   o.LookOnly,
-		leased:     map[string]bool{},
+		seen:       map[string][]lease{},
 		servers:    map[string]*server{},
 		watchers:   map[int]func(string){},
 	}

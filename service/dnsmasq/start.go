@@ -43,6 +43,7 @@ func (r *Room) start(ctx context.Context, names *owners, spec plan.ServerSpec) e
 	if err := pruneLeases(f.leases, spec.Address.Masked(), r.clock()); err != nil {
 		return err
 	}
+	r.forgetSeen(spec.Network)
 	for path, content := range map[string]string{f.config: config, f.dhcpHosts: dhcpHosts, f.names: hostNames} {
 		if err := writeFile(path, []byte(content)); err != nil {
 			return err

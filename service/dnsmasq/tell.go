@@ -121,7 +121,7 @@ func (r *Room) dropNames(ctx context.Context, spec plan.ServerSpec, before strin
 	if len(stale) == 0 {
 		return nil
 	}
-	leases, err := readLeases(ctx, r.files(spec.Network).leases, false)
+	leases, err := readLeases(ctx, r.files(spec.Network).leases)
 	if err != nil {
 		return fmt.Errorf("cannot take names of %q back: %w", spec.Network, err)
 	}

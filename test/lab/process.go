@@ -62,16 +62,22 @@ func (p *process) stop(ctx context.Context, sig unix.Signal) error {
 	if p == nil {
 		return nil
 	}
-	// The process may have ended; Signal knows, as it is our child.
-	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return fmt.Errorf("cannot signal %q: %w", p.name, err)
-	}
-	select {
-	case <-p.done:
-		return nil
-	case <-ctx.Done():
-		err := fmt.Errorf("cannot stop %q by %s: %w", p.name, sig, context.Cause(ctx))
-		return errors.Join(err, p.cmd.Process.Kill())
+	// dhcpcd loses a signal now and then while it runs a hook: it is told again.
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	for {
+		// The process may have ended; Signal knows, as it is our child.
+		if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return fmt.Errorf("cannot signal %q: %w", p.name, err)
+		}
+		select {
+		case <-p.done:
+			return nil
+		case <-again.C:
+		case <-ctx.Done():
+			err := fmt.Errorf("cannot stop %q by %s: %w", p.name, sig, context.Cause(ctx))
+			return errors.Join(err, p.cmd.Process.Kill())
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"time"
 
 	godbus "github.com/godbus/dbus/v5"
 )
@@ -144,7 +145,8 @@ type mirror struct {
 	wrong   []string
 }
 
-// watch begins a mirror; gangwayd should be at rest.
+// watch begins a mirror as soon as gangwayd is at rest: a signal that comes while the objects are
+// asked for may be in them already, or not.
 func (w *world) watch() *mirror {
 	w.t.Helper()
 	m := &mirror{w: w}
@@ -153,10 +155,19 @@ func (w *world) watch() *mirror {
 	w.must(err)
 	w.t.Cleanup(func() { m.conn.Close() })
 	w.must(m.conn.AddMatchSignal(godbus.WithMatchSender(busName)))
-	m.objects, err = managed(m.conn)
-	w.must(err)
 	c := make(chan *godbus.Signal, 64)
 	m.conn.Signal(c)
+	w.eventually("gangwayd is at rest", func() error {
+		if m.objects, err = managed(m.conn); err != nil {
+			return err
+		}
+		select {
+		case s := <-c:
+			return fmt.Errorf("%s came", s.Name)
+		case <-time.After(200 * time.Millisecond):
+			return nil
+		}
+	})
 	go func() {
 		for s := range c {
 			m.note(s)
