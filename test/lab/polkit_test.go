@@ -1,12 +1,9 @@
 package lab
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"testing"
-
-	godbus "github.com/godbus/dbus/v5"
 )
 
 const testAction = "org.gangway.LabTest1.act"
@@ -31,7 +28,7 @@ func TestPolkit(t *testing.T) {
 	defer user.Close()
 	allowed := func() bool {
 		t.Helper()
-		ok, err := checkAuthorization(ctx, l.conn, user.Names()[0])
+		ok, err := l.authorized(ctx, user.Names()[0], testAction, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,7 +52,7 @@ func TestPolkit(t *testing.T) {
 	if err := l.Polkit.Stop(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if ok, err := checkAuthorization(ctx, l.conn, user.Names()[0]); err == nil {
+	if ok, err := l.authorized(ctx, user.Names()[0], testAction, nil); err == nil {
 		t.Errorf("a stopped polkitd says %t", ok)
 	}
 	if err := l.Polkit.Allow(ctx, testAction); err != nil {
@@ -67,18 +64,4 @@ func TestPolkit(t *testing.T) {
 	if !allowed() {
 		t.Error("denied although the new polkitd has the rule")
 	}
-}
-
-func checkAuthorization(ctx context.Context, conn *godbus.Conn, name string) (bool, error) {
-	subject := struct {
-		Kind    string
-		Details map[string]godbus.Variant
-	}{"system-bus-name", map[string]godbus.Variant{"name": godbus.MakeVariant(name)}}
-	var result struct {
-		Authorized, Challenge bool
-		Details               map[string]string
-	}
-	err := conn.Object(polkitName, polkitPath).CallWithContext(ctx, polkitName+".Authority.CheckAuthorization", 0,
-		subject, testAction, map[string]string{}, uint32(0), "").Store(&result)
-	return result.Authorized, err
 }
