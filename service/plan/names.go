@@ -48,3 +48,18 @@ const (
 // Sets lists the names of all sets, in the order in which entries are added: a way out is
 // opened last, when translation is in place. Entries are deleted in the reverse order.
 func Sets() []string { return []string{SetLocal, SetNAT, SetInbound, SetOut} }
+
+// An IPv6-only link's ends are named PairPrefix, the network's hash, and n in the network's
+// bridge, u in the uplink's. They are known by their aliases: InnerAliasPrefix or
+// OuterAliasPrefix, and the network's name.
+const (
+	PairPrefix       = "gw6"
+	InnerAliasPrefix = "gangway6:"
+	OuterAliasPrefix = "gangway6-uplink:"
+	// GroupPair is the link group of both ends, under GroupMask: one that has it and a name of
+	// ours but no alias was left half made.
+	GroupPair = 0x67780000
+)
+
+// GuardTable is the nftables table, of family netdev, of what is below IP.
+const GuardTable = "gangway"

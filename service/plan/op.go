@@ -17,6 +17,8 @@ const (
 	FirewallRoom
 	ServerRoom
 	StoreRoom
+	NDPRoom
+	GateRoom
 )
 
 // Op is one change of the machine. Ops are values: String is what the log, --dry-run

@@ -12,6 +12,9 @@ type Observed struct {
 	Firewall Firewall
 	Servers  []Server
 	Leases   map[string][]Lease // by network
+	NDP      NDP
+	// Gate tells whether the watchdog runs that closes IPv6-only links whose uplink has no carrier.
+	Gate bool
 	// BlindFirewall and BlindServers are set when that part couldn't be looked at: nothing is
 	// planned for it then, and the rest goes on.
 	BlindFirewall, BlindServers bool
@@ -30,6 +33,9 @@ type Firewall struct {
 	Present bool
 	// Sets holds the entries of each of our sets that exists, by the set's name.
 	Sets map[string][]SetEntry
+	// Guards has, by network, the digest (plan.GuardSpec.Digest) of the guard that stands at both
+	// ends of its IPv6-only link; one that is incomplete has "".
+	Guards map[string]string
 }
 
 // SetEntry is an entry of a set of type hash:net,iface: addresses of Prefix on Interface.

@@ -42,6 +42,18 @@ type Uplink struct {
 	// to be had. Reason says in a few words why it isn't.
 	Usable bool
 	Reason string
+	// LostCarrier is set for three seconds after the carrier went: a cable that is back by then
+	// leads, as far as anybody can tell, to the same link.
+	LostCarrier bool
+	// SharedFrom is the UUID of the NetworkManager profile of which Gangway made this bridge, ""
+	// for any other interface.
+	SharedFrom string
+	// Bridge is, of the physical port of such a bridge, the bridge's interface name: the port is
+	// no way out of its own, and listed so that its sharing can be seen and set.
+	Bridge string
+	// Unshareable says in one sentence why the interface can't be made a bridge, "" if it can or
+	// is one.
+	Unshareable string
 	// Routers are the IPv6 default routers, Prefixes the on-link IPv6 prefixes.
 	Routers  []netip.Addr
 	Prefixes []netip.Prefix
@@ -58,6 +70,8 @@ type Uplinks struct {
 	// Primary is the interface that carries the host's IPv4 default route now, "" if none:
 	// a full-tunnel VPN's when it has the default route.
 	Primary string
+	// Primary6 is the interface that carries the host's IPv6 default route, "" if none.
+	Primary6 string
 	// Physical is the best uplink below VPNs, the same as Primary without one.
 	Physical string
 	// Upstreams are DNS servers that answer for certain domains only (split DNS).
