@@ -27,6 +27,8 @@ type Backend interface {
 	Detach(ctx context.Context, network, ifname string) error
 	// Ports returns the network's ports with fresh counters.
 	Ports(ctx context.Context, network string) ([]vnet.Port, error)
+	// SetSharing sets an uplink's mode of sharing: auto, bridge or never.
+	SetSharing(ctx context.Context, ifname, mode string) error
 }
 
 // Authority says whether a caller may do something; *policy.Checker is one. The uid is the

@@ -7,7 +7,7 @@ import (
 )
 
 var uplinkMethods = map[string]method{
-	"SetSharing": {check: checkSharing, run: unsupported("sharing an uplink")},
+	"SetSharing": {check: checkSharing, run: setSharing},
 }
 
 func uplinkProperties(u *vnet.UplinkState) variants {
@@ -38,4 +38,8 @@ func checkSharing(c *call) error {
 	default:
 		return vnet.SettingErrorf("mode", "%q is not one of auto, bridge, never", mode)
 	}
+}
+
+func setSharing(c *call) ([]any, error) {
+	return nil, c.server.backend.SetSharing(c.ctx, c.object.name, c.text(0))
 }

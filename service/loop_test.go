@@ -258,8 +258,8 @@ func TestWatcherBacksOff(t *testing.T) {
 			b.m.EndWatch(errors.New("no permission")) // waits for one that watches
 			ended++
 		}
-		if most := 4 * (10*60/30 + 10); ended < 4*10 || ended > most {
-			t.Errorf("four watchers ended %d times in ten minutes, want 40 to %d", ended, most)
+		if most := 5 * (10*60/30 + 10); ended < 5*10 || ended > most {
+			t.Errorf("five watchers ended %d times in ten minutes, want 50 to %d", ended, most)
 		}
 	})
 }

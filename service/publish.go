@@ -1,6 +1,7 @@
 package service
 
 import (
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -41,10 +42,36 @@ func snapshotOf(want plan.Want, have vnet.Observed, result plan.Result, errs map
 		snapshot.Networks = append(snapshot.Networks, networkState(w, result.Networks[i], have, errs))
 	}
 	for _, u := range have.Uplinks.List {
-		snapshot.Uplinks = append(snapshot.Uplinks, vnet.UplinkState{Uplink: u, Primary: u.Interface == have.Uplinks.Primary,
-			Sharing: "auto", IPv6Method: "link-local", IPv6Reason: "this version does not extend the uplink's IPv6 to guests"})
+		snapshot.Uplinks = append(snapshot.Uplinks, uplinkState(want, have, u))
 	}
 	return snapshot
+}
+
+func uplinkState(want plan.Want, have vnet.Observed, u vnet.Uplink) vnet.UplinkState {
+	state := vnet.UplinkState{Primary: u.Interface == have.Uplinks.Primary, Sharing: plan.Sharing(want, &u)}
+	state.IPv6Method, state.IPv6Reason = plan.Method6(want, &have, &u)
+	switch {
+	case u.Bridge != "":
+		state.SharedBridge = u.Bridge
+	case plan.UplinkIsBridge(&u):
+		state.SharedBridge = u.Interface
+	}
+	// What was heard of the link's routers counts before what the host made of it.
+	if heard := have.NDP.Advertised[u.Interface].Routers; len(heard) > 0 {
+		u.Routers, u.Prefixes = nil, nil
+		for _, r := range heard {
+			if r.Default {
+				u.Routers = append(u.Routers, r.Address)
+			}
+			for _, p := range r.Prefixes {
+				if !slices.Contains(u.Prefixes, p) {
+					u.Prefixes = append(u.Prefixes, p)
+				}
+			}
+		}
+	}
+	state.Uplink = u
+	return state
 }
 
 func networkState(w plan.WantedNetwork, d plan.Decision, have vnet.Observed, errs map[string]error) vnet.NetworkState {
@@ -52,9 +79,13 @@ func networkState(w plan.WantedNetwork, d plan.Decision, have vnet.Observed, err
 		Name: w.Name, Settings: w.Settings.Clone(), State: d.State, Reason: d.Reason, Bridge: d.Bridge,
 		Uplink: d.Uplink, Subnet: d.Subnet, Address: d.Address,
 		IPv4State: d.IPv4State, IPv4Reason: d.IPv4Reason, IPv6State: d.IPv6State, IPv6Reason: d.IPv6Reason,
+		IPv6Prefixes: d.IPv6Prefixes,
 	}
 	if !d.Active {
 		return n
+	}
+	if n.Uplink == "" {
+		n.Uplink = d.Uplink6()
 	}
 	for _, u := range d.Upstreams {
 		if len(u.Domains) == 0 {
@@ -88,7 +119,7 @@ func ports(w plan.WantedNetwork, d plan.Decision, have vnet.Observed) []vnet.Por
 	}
 	var list []vnet.Port
 	for _, l := range have.Kernel.Links {
-		if l.Master == bridge.Index {
+		if _, inner := plan.InnerOf(l); l.Master == bridge.Index && !inner {
 			list = append(list, port(l, w.Ports))
 		}
 	}
@@ -109,16 +140,33 @@ func port(l vnet.Link, refs []vnet.PortRef) vnet.Port {
 // events are what happened between two snapshots, and what the pass did.
 func (s *Service) events(before, after *vnet.Snapshot, result plan.Result, report applied) []vnet.Event {
 	events := s.renumbered(result, report)
-	if !s.state.first && result.Moored != s.state.moored {
-		events = append(events, vnet.Event{Switched: &vnet.Switch{From: s.state.moored, To: result.Moored,
-			Detected: report.detected, NATDone: report.natDone, FlowsFlushed: uint32(report.flowsFlushed)}})
-	}
 	for _, n := range after.Networks {
 		old, _ := before.Network(n.Name)
 		events = append(events, leaseEvents(n.Name, old.Leases, n.Leases)...)
 		events = append(events, portEvents(n.Name, old.Ports, n.Ports)...)
 	}
 	return events
+}
+
+// switched reports a change of the uplink when its pass is over: an IPv6-only link that has to be made
+// takes more than one round.
+func (s *Service) switched(result plan.Result, report applied, last bool) []vnet.Event {
+	if !s.state.first && result.Moored != s.state.moored {
+		s.state.switched = &vnet.Switch{From: s.state.moored, To: result.Moored, Detected: report.detected, NATDone: report.natDone}
+	}
+	w := s.state.switched
+	if w == nil {
+		return nil
+	}
+	w.FlowsFlushed += uint32(report.flowsFlushed)
+	w.IPv6Done = max(w.IPv6Done, report.ipv6Done)
+	w.Withdrawn = distinct(append(w.Withdrawn, report.withdrawn...))
+	w.Announced = distinct(append(w.Announced, report.announced...))
+	if !last {
+		return nil
+	}
+	s.state.switched = nil
+	return []vnet.Event{{Switched: w}}
 }
 
 // renumbered tells of each renumbering once, when nothing of it is left to do.
@@ -142,6 +190,17 @@ func (s *Service) renumbered(result plan.Result, report applied) []vnet.Event {
 	}
 	s.state.renumbered = pending
 	return events
+}
+
+// distinct returns the prefixes in order, each once.
+func distinct(list []netip.Prefix) []netip.Prefix {
+	var once []netip.Prefix
+	for _, p := range list {
+		if !slices.Contains(once, p) {
+			once = append(once, p)
+		}
+	}
+	return once
 }
 
 func leaseEvents(network string, before, after []vnet.Lease) []vnet.Event {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -29,6 +30,7 @@ type passState struct {
 	recheck  time.Duration // by when the observation changes by itself, 0 if never
 	failures int           // passes in a row in which something failed
 	moored   string
+	switched *vnet.Switch  // a change of uplink that is to be reported when the pass is over
 	seen     vnet.Observed // the last observation
 }
 
@@ -82,8 +84,9 @@ func (s *Service) reconcile(ctx context.Context) map[string]error {
 		for network, err := range report.errs {
 			errs[network] = err
 		}
-		s.finish(want, have, result, report)
-		if len(result.Ops) == 0 || len(report.errs) > 0 {
+		last := len(result.Ops) == 0 || len(report.errs) > 0 || round == maxRounds-1
+		s.finish(want, have, result, report, last)
+		if last {
 			break
 		}
 	}
@@ -103,7 +106,7 @@ func (s *Service) reconcile(ctx context.Context) map[string]error {
 // want puts together what the definitions, commands and memory ask for.
 func (s *Service) want() plan.Want {
 	memory := s.rooms.Store.Memory()
-	want := plan.Want{UplinkPrefixes: memory.UplinkPrefixes, Seed: s.rooms.Store.Seed()}
+	want := plan.Want{UplinkPrefixes: memory.UplinkPrefixes, NeverShared: memory.NeverShared, Seed: s.rooms.Store.Seed()}
 	for _, name := range s.names() {
 		d := s.definitions[name]
 		w := plan.WantedNetwork{Name: name, Settings: d.Settings, Active: s.wantsActive(d),
@@ -144,22 +147,30 @@ func (s *Service) observe(ctx context.Context, want plan.Want) (have vnet.Observ
 		return have, nil, fmt.Errorf("cannot observe the kernel: %w", err)
 	}
 	var wg sync.WaitGroup
-	var filter, servers error
+	var filter, servers, gate error
 	wg.Go(func() { have.Uplinks, err = s.rooms.Uplinks.Read(ctx, &have.Kernel) })
 	wg.Go(func() { have.Firewall, filter = s.rooms.Firewall.Observe(ctx) })
 	wg.Go(func() { have.Servers, have.Leases, servers = s.rooms.Servers.Observe(ctx) })
+	wg.Go(func() { have.Gate, gate = s.rooms.Gate.Observe(ctx) })
 	wg.Wait()
 	if err == nil && s.pokedAt.Load() != 0 { // something changed since the dump: it is cheap to look again
 		if newer, e := s.rooms.Kernel.Observe(ctx, plan.SysctlKeys(want)); e == nil {
 			have.Kernel, have.Uplinks = newer, s.rooms.Uplinks.Again(&newer)
 		}
 	}
+	var heard error
+	if err == nil {
+		have.NDP, heard = s.rooms.NDP.Observe(ctx, &have.Kernel, have.Uplinks.List)
+	}
+	if heard != nil {
+		have.NDP = s.state.seen.NDP // what is forgotten here would be withdrawn from guests
+	}
 	s.state.recheck = have.Uplinks.Recheck
 	have.BlindFirewall, have.BlindServers = filter != nil, servers != nil
 	if have.BlindServers { // nobody's lease ended because we couldn't look
 		have.Leases = s.state.seen.Leases
 	}
-	return have, errors.Join(filter, servers), err
+	return have, errors.Join(filter, servers, gate, heard), err
 }
 
 // applied is what came of a plan's operations.
@@ -168,6 +179,9 @@ type applied struct {
 	detected     time.Duration
 	natDone      time.Duration // when the last operation on links and packet filter was done
 	flowsFlushed int
+	ipv6Done     time.Duration // when the last operation on what guests know of IPv6 was done, 0 if there was none
+	withdrawn    []netip.Prefix
+	announced    []netip.Prefix
 	suspect      bool // see passState
 }
 
@@ -175,7 +189,7 @@ type applied struct {
 func (s *Service) apply(ctx context.Context, result plan.Result) applied {
 	report := applied{errs: map[string]error{}}
 	rooms := map[plan.Room]Room{plan.LinkRoom: s.rooms.Kernel, plan.FirewallRoom: s.rooms.Firewall,
-		plan.ServerRoom: s.rooms.Servers, plan.StoreRoom: s.rooms.Store}
+		plan.ServerRoom: s.rooms.Servers, plan.StoreRoom: s.rooms.Store, plan.NDPRoom: s.rooms.NDP, plan.GateRoom: s.rooms.Gate}
 	ops := result.Ops
 	if len(ops) > 0 {
 		s.log.Info("plan", "ops", texts(ops))
@@ -190,16 +204,26 @@ func (s *Service) apply(ctx context.Context, result plan.Result) applied {
 				network := plan.Concerns(ops[i], result.Networks)
 				report.errs[network] = errors.Join(report.errs[network], outcome.Err)
 			}
-			switch ops[i].(type) {
+			switch op := ops[i].(type) {
 			case plan.FlushFlows:
 				report.flowsFlushed += outcome.Count
 				report.suspect = report.suspect || outcome.Err != nil
 			case plan.BouncePort:
 				report.suspect = report.suspect || outcome.Err != nil
+			case plan.Withdraw:
+				for _, r := range op.Routers {
+					report.withdrawn = append(report.withdrawn, r.Prefixes...)
+				}
+			case plan.Announce:
+				report.suspect = report.suspect || outcome.Err != nil
+				report.announced = append(report.announced, prefixesOf(result, op.Network)...)
 			}
 		}
 		if r := ops[0].Room(); r == plan.LinkRoom || r == plan.FirewallRoom {
 			report.natDone = s.monotonic()
+		}
+		if ops[0].Room() == plan.NDPRoom {
+			report.ipv6Done = s.monotonic()
 		}
 		ops = ops[n:]
 	}
@@ -207,6 +231,14 @@ func (s *Service) apply(ctx context.Context, result plan.Result) applied {
 		report.natDone = s.monotonic()
 	}
 	return report
+}
+
+func prefixesOf(result plan.Result, network string) []netip.Prefix {
+	i := slices.IndexFunc(result.Networks, func(d plan.Decision) bool { return d.Name == network })
+	if i < 0 {
+		return nil
+	}
+	return result.Networks[i].IPv6Prefixes
 }
 
 func texts(ops []plan.Op) []string {
@@ -217,11 +249,12 @@ func texts(ops []plan.Op) []string {
 	return list
 }
 
-// finish publishes what the pass came to.
-func (s *Service) finish(want plan.Want, have vnet.Observed, result plan.Result, report applied) {
+// finish publishes what a round came to; last tells that the pass is over.
+func (s *Service) finish(want plan.Want, have vnet.Observed, result plan.Result, report applied, last bool) {
 	before := s.Snapshot()
 	after := snapshotOf(want, have, result, report.errs)
 	events := s.events(before, after, result, report)
+	events = append(events, s.switched(result, report, last)...)
 	s.state.first = len(report.errs) > 0 && s.state.first
 	s.state.suspect = report.suspect
 	s.state.moored = result.Moored

@@ -44,12 +44,33 @@ type Servers interface {
 	Observe(ctx context.Context) ([]vnet.Server, map[string][]vnet.Lease, error)
 }
 
+// NDP is the neighbour discovery room.
+type NDP interface {
+	Room
+	Watcher
+	// Observe listens on exactly these uplinks from now on, takes note of bridges and ports, and returns
+	// what was heard and what guests were taught.
+	Observe(ctx context.Context, k *vnet.Kernel, uplinks []vnet.Uplink) (vnet.NDP, error)
+}
+
+// Gate is the watchdog that closes IPv6-only links whose uplink has no carrier, and outlives
+// the process.
+type Gate interface {
+	Room
+	// Observe tells whether it runs.
+	Observe(ctx context.Context) (bool, error)
+}
+
 // Uplinks reads where the host is connected.
 type Uplinks interface {
 	Watcher
 	Read(ctx context.Context, k *vnet.Kernel) (vnet.Uplinks, error)
 	// Again holds the last reading against a newer dump.
 	Again(k *vnet.Kernel) vnet.Uplinks
+	// Share makes the interface a bridge that guests can be bridged to, Unshare undoes that.
+	// They return when the host is on line again, as it was before if they fail.
+	Share(ctx context.Context, u vnet.Uplink) error
+	Unshare(ctx context.Context, u vnet.Uplink) error
 }
 
 // Store keeps definitions and memory.
@@ -60,6 +81,9 @@ type Store interface {
 	Delete(name string) error
 	Memory() store.Memory
 	ForgetSubnet(name string) error
+	// SetNeverShared records whether guests are to be kept off the links of the NetworkManager
+	// connection with the UUID.
+	SetNeverShared(uuid string, never bool) error
 	Runtime() store.Runtime
 	SetRuntime(store.Runtime) error
 	Seed() string
@@ -71,5 +95,7 @@ type Rooms struct {
 	Firewall Firewall
 	Servers  Servers
 	Uplinks  Uplinks
+	NDP      NDP
+	Gate     Gate
 	Store    Store
 }

@@ -38,6 +38,8 @@ type Service struct {
 
 	published atomic.Pointer[vnet.Snapshot]
 
+	sharing sync.Mutex // held while an uplink's sharing is set
+
 	mu          sync.Mutex // guards subscribers
 	subscribers map[int]func(*vnet.Snapshot, []vnet.Event)
 	nextID      int
@@ -134,7 +136,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer watchers.Wait()
 	defer cancel()
 	for name, w := range map[string]Watcher{"kernel": s.rooms.Kernel, "firewall": s.rooms.Firewall,
-		"servers": s.rooms.Servers, "uplinks": s.rooms.Uplinks} {
+		"servers": s.rooms.Servers, "uplinks": s.rooms.Uplinks, "neighbour discovery": s.rooms.NDP} {
 		watchers.Add(1)
 		go func() {
 			defer watchers.Done()

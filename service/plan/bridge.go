@@ -127,7 +127,7 @@ func (b *builder) planPorts() {
 			continue
 		}
 		for _, l := range b.have.Kernel.Links {
-			if l.Master != bridge.Index {
+			if l.Master != bridge.Index || isPairEnd(l) {
 				continue
 			}
 			d.ports = append(d.ports, l.Name)

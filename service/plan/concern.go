@@ -23,7 +23,32 @@ func Concerns(op Op, networks []Decision) string {
 		}
 		return ""
 	}
+	byPair := func(ifname string) string {
+		for _, d := range networks {
+			if inner, outer := PairNames(d.Name); ifname == inner || ifname == outer {
+				return d.Name
+			}
+		}
+		return ""
+	}
+	if strings.HasPrefix(linkOf(op), PairPrefix) {
+		return byPair(linkOf(op))
+	}
 	switch o := op.(type) {
+	case CreatePair:
+		return o.Network
+	case SetGuard:
+		return o.Spec.Network
+	case DeleteGuard:
+		return o.Network
+	case Teach:
+		return o.Network
+	case Withdraw:
+		return o.Network
+	case Announce:
+		return o.Network
+	case Forget:
+		return o.Network
 	case CreateBridge:
 		return strings.TrimPrefix(o.Alias, AliasPrefix)
 	case DeleteBridge:
@@ -86,6 +111,28 @@ func bySubnet(subnet string, networks []Decision) string {
 		if d.Subnet.String() == subnet {
 			return d.Name
 		}
+	}
+	return ""
+}
+
+// linkOf returns the name of the link that the operation changes, where that may be an end of an
+// IPv6-only link.
+func linkOf(op Op) string {
+	switch o := op.(type) {
+	case JoinBridge:
+		return o.Link
+	case LeaveBridge:
+		return o.Link
+	case FlushPort:
+		return o.Link
+	case SetLinkDown:
+		return o.Name
+	case SetLinkUp:
+		return o.Name
+	case SetMTU:
+		return o.Name
+	case DeletePair:
+		return o.Inner
 	}
 	return ""
 }

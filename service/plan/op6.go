@@ -59,8 +59,8 @@ type GuardSpec struct {
 	Retired []netip.Prefix
 }
 
-// Digest identifies the guard.
-func (s GuardSpec) Digest() string { return digest(s) }
+// Digest identifies the guard; it begins with Host and a #.
+func (s GuardSpec) Digest() string { return s.Host + "#" + digest(s) }
 
 // The operations of the neighbour discovery room.
 type (

@@ -14,6 +14,8 @@ type Want struct {
 	Networks []WantedNetwork
 	// UplinkPrefixes are the prefixes that uplinks have ever used, as far as remembered.
 	UplinkPrefixes []netip.Prefix
+	// NeverShared are the UUIDs of the connections on whose links no guest is to appear.
+	NeverShared []string
 	// Seed is the machine's identity, for stable MAC addresses.
 	Seed string
 }
@@ -54,14 +56,25 @@ type Decision struct {
 	Subnet, Address       netip.Prefix
 	IPv4State, IPv4Reason string
 	IPv6State, IPv6Reason string
-	Upstreams             []vnet.Upstream
-	Renumbered            *vnet.Renumbered
+	// IPv6Prefixes are those that guests may use now, sorted.
+	IPv6Prefixes []netip.Prefix
+	Upstreams    []vnet.Upstream
+	Renumbered   *vnet.Renumbered
 
 	settings vnet.Settings
 	outs     []vnet.Uplink // interfaces that guests may leave by
 	table    uint32
-	bound    vnet.Uplink // valid when Uplink isn't ""
-	ports    []string    // interfaces that are ports, or are to be
+	bound    vnet.Uplink  // valid when Uplink isn't ""
+	ports    []string     // interfaces that are ports, or are to be
+	uplink6  *vnet.Uplink // the bridge that guests' IPv6 goes to, nil if none
+}
+
+// Uplink6 is the interface that guests' IPv6 goes by, "" if none.
+func (d *Decision) Uplink6() string {
+	if d.uplink6 == nil {
+		return ""
+	}
+	return d.uplink6.Interface
 }
 
 // routes4 tells whether guests' IPv4 is forwarded at all.
@@ -80,6 +93,8 @@ func Plan(want Want, have vnet.Observed) Result {
 	b.planFirewall()
 	b.planRouting()
 	b.planFlows()
+	b.planPairs()
+	b.planTeaching()
 	b.planServers()
 	b.planPorts()
 	var ops []Op
@@ -96,12 +111,17 @@ func Plan(want Want, have vnet.Observed) Result {
 const (
 	phaseGiveUp = iota
 	phaseClash
+	phaseGate     // nobody hears the routers of a link that is left
+	phaseWithdraw // before IPv4 moves: a guest whose default router is gone falls back to IPv4 at once
 	phaseMemory
 	phaseBridge
 	phaseSysctl
 	phaseFilter
 	phaseRoute
 	phaseFlows
+	phaseTeach
+	phasePair
+	phaseAnnounce
 	phaseUpstream
 	phaseServer
 	phasePort
@@ -163,7 +183,7 @@ func (b *builder) decide() {
 		d := &b.decisions[i]
 		if d.Active {
 			b.decideIPv4(d)
-			decideIPv6(d)
+			b.decideIPv6(d)
 		}
 	}
 }
@@ -191,19 +211,4 @@ func (b *builder) decideIPv4(d *Decision) {
 	}
 	d.Uplink, d.bound, d.IPv4State = bound.Interface, *bound, method
 	d.Upstreams = upstreams(d, &b.have.Uplinks)
-}
-
-func decideIPv6(d *Decision) {
-	if d.settings.IPv6Method == "off" {
-		d.IPv6State, d.IPv6Reason = "off", "IPv6 is off by the network's settings"
-		return
-	}
-	d.IPv6State = "link-local"
-	d.IPv6Reason = "guests reach each other and the host by link-local addresses"
-	if ipv6Off(d) == "1" {
-		d.IPv6Reason = "guests reach each other by link-local addresses; the host has none there, since guests are to reach its services only"
-	}
-	if d.settings.IPv6Method == "auto" {
-		d.IPv6Reason += "; this version does not extend the uplink's IPv6 to guests"
-	}
 }

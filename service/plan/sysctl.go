@@ -8,11 +8,13 @@ func forwarding(ifname string) string  { return "net/ipv4/conf/" + ifname + "/fo
 func rpFilter(ifname string) string    { return "net/ipv4/conf/" + ifname + "/rp_filter" }
 func disableIPv6(ifname string) string { return "net/ipv6/conf/" + ifname + "/disable_ipv6" }
 
-// ipv6Off is the bridge's disable_ipv6. Whoever is to reach nothing but services of the host's gets
-// no address to try the others at: our chains are IPv4's, and no service of ours needs one.
-// Guests reach each other by link-local addresses all the same.
+// acceptRA is whether the kernel goes by router advertisements. On a bridge of ours it never may: the host
+// would gain addresses and a default route by its own guests.
+func acceptRA(ifname string) string { return "net/ipv6/conf/" + ifname + "/accept_ra" }
+
+// ipv6Off is the bridge's disable_ipv6.
 func ipv6Off(d *Decision) string {
-	if d.settings.IPv6Method == "off" || d.settings.HostAccess == "services" {
+	if d.settings.IPv6Method == "off" {
 		return "1"
 	}
 	return "0"
@@ -24,7 +26,7 @@ func SysctlKeys(want Want) []string {
 	keys := []string{disableIPv6("all")} // tells whether the kernel has IPv6
 	for _, w := range want.Networks {
 		if w.Active {
-			keys = append(keys, disableIPv6(w.Settings.Bridge))
+			keys = append(keys, disableIPv6(w.Settings.Bridge), acceptRA(w.Settings.Bridge))
 		}
 	}
 	return keys
@@ -52,6 +54,9 @@ func (b *builder) planSysctls() {
 		}
 		if v, known := have[disableIPv6(d.Bridge)]; known && v != ipv6Off(d) {
 			b.add(phaseSysctl, SetSysctl{Key: disableIPv6(d.Bridge), Value: ipv6Off(d)})
+		}
+		if v, known := have[acceptRA(d.Bridge)]; known && v != "0" {
+			b.add(phaseSysctl, SetSysctl{Key: acceptRA(d.Bridge), Value: "0"})
 		}
 		if !d.routes4() {
 			continue

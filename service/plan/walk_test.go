@@ -34,7 +34,7 @@ func (w *walk) outside(f func(*servicetest.Machine)) {
 var names = []string{"default", "alpha", "beta"}
 
 var docks = []servicetest.Dock{eth0, wlan0, tun0,
-	{Name: "wwan0", Kind: vnet.WWAN, Default: true, MTU: 1400, DNS: []netip.Addr{ip("8.8.8.8")}}}
+	{Name: "wwan0", Kind: vnet.WWAN, Default: true, MTU: 1400, DNS: []netip.Addr{ip("8.8.8.8")}}, br0, br1}
 
 // lan returns an address and its router: of one of a few LANs, or in the way of a network.
 func (w *walk) lan(n int) (netip.Prefix, netip.Addr) {
@@ -57,7 +57,7 @@ var updates = []map[string]any{
 	{"ipv4-subnet": "auto"}, {"ipv4-subnet": "10.1.0.0/24"}, {"ipv4-subnet": "192.168.140.0/26"},
 	{"bridge": "virt0"}, {"bridge": "gway0"}, {"bridge": "virt1"},
 	{"mtu": uint32(1400)}, {"mtu": uint32(0)}, {"isolate-ports": true}, {"isolate-ports": false},
-	{"host-access": "all"}, {"ipv6-method": "off"}, {"ipv6-method": "auto"}, {"dhcp": false}, {"domain": "x.internal"},
+	{"host-access": "all"}, {"ipv6-method": "off"}, {"ipv6-method": "auto"}, {"ipv6-method": "link-local"}, {"ipv6-method": "bridge"}, {"dhcp": false}, {"domain": "x.internal"},
 	{"dhcp-hosts": []map[string]any{{"mac": "52:54:00:00:00:01", "address": "192.168.231.9"}}}, {"dhcp-hosts": []map[string]any{}},
 }
 
@@ -89,6 +89,18 @@ var acts = []struct {
 	}},
 	{"down", func(w *walk, a act) {
 		w.outside(func(m *servicetest.Machine) { m.SetDown(docks[a.a%len(docks)].Name) })
+	}},
+	{"lost", func(w *walk, a act) {
+		w.outside(func(m *servicetest.Machine) { m.LoseCarrier(docks[a.a%len(docks)].Name, a.b%2 == 0) })
+	}},
+	{"routers", func(w *walk, a act) {
+		lists := [][]vnet.Router{nil, {routerA}, {routerA2}, {routerB}, {routerA, routerB}}
+		w.outside(func(m *servicetest.Machine) {
+			m.SetRouters([]string{"br0", "br1"}[a.a%2], a.c%4 != 0, lists[a.b%len(lists)]...)
+		})
+	}},
+	{"never shared", func(w *walk, a act) {
+		w.want.NeverShared = [][]string{nil, {"uuid-br0"}, {"uuid-br0", "uuid-br1"}}[a.a%3]
 	}},
 	{"ip_forward", func(w *walk, a act) {
 		w.outside(func(m *servicetest.Machine) { m.SetSysctl("net/ipv4/conf/all/forwarding", fmt.Sprint(a.a%2)) })
@@ -122,7 +134,7 @@ var acts = []struct {
 	}},
 	{"tamper", func(w *walk, a act) {
 		bridge := []string{"gway0", "gway1", "virt0"}[a.b%3]
-		switch a.a % 9 {
+		switch a.a % 14 {
 		case 0:
 			w.m.FlushChains()
 		case 1:
@@ -141,6 +153,18 @@ var acts = []struct {
 			w.m.AddSetEntry(plan.SetOut, vnet.SetEntry{Prefix: pfx("192.168.231.0/24"), Interface: "gone0"})
 		case 8:
 			w.m.AddRule(vnet.Rule{Priority: plan.PriorityMain, IIF: bridge, Table: 254, SuppressPrefixLength: 1, Protocol: plan.Protocol})
+		case 9:
+			w.m.FlushGuards()
+		case 10:
+			w.m.StopGate()
+		case 11:
+			removePair(w.world, names[a.b%3])
+		case 12:
+			inner, outer := plan.PairNames(names[a.b%3])
+			w.m.EditLink([]string{inner, outer}[a.c%2], func(l *vnet.Link) { l.Master, l.Isolated, l.Up, l.MTU = 0, false, a.c%3 == 0, 1300 })
+		case 13:
+			_, outer := plan.PairNames(names[a.b%3])
+			w.m.EditLink(outer, func(l *vnet.Link) { l.Isolated = false })
 		}
 	}},
 }
@@ -165,6 +189,9 @@ func (w *walk) check() error {
 		bridges[d.Bridge] = true
 		if err := checkNetwork(w, d, &have); err != nil {
 			return fmt.Errorf("network %s: %w", d.Name, err)
+		}
+		if err := checkIPv6(w, d, &have); err != nil {
+			return fmt.Errorf("IPv6 of network %s: %w", d.Name, err)
 		}
 	}
 	for _, l := range have.Kernel.Links {

@@ -23,6 +23,8 @@ type Dock struct {
 	Routes []netip.Prefix
 	DNS    []netip.Addr
 	MTU    int // 0: 1500
+	// UUID is its connection's. SharedFrom marks a bridge that was made by sharing that connection.
+	UUID, SharedFrom string
 }
 
 // HostDNS is what the host knows of DNS beside the uplinks' servers, and of prefixes to avoid.
@@ -43,8 +45,17 @@ func (m *Machine) Plug(d Dock) {
 			if d.Kind == vnet.VPN {
 				n.Type, n.Kind, n.MAC, n.PointToPoint = 65534, "tun", "", true
 			}
-			m.addLink(n)
-			l = m.link(d.Name)
+			if d.Kind == vnet.BridgeKind {
+				n.Kind = "bridge"
+			}
+			l = m.link(m.addLink(n).Name)
+			if d.Kind == vnet.BridgeKind {
+				m.addLink(vnet.Link{Name: portOf(d.Name), Type: 1, MTU: 1500, MAC: n.MAC, Up: true, Carrier: true, Master: l.Index})
+				l = m.link(d.Name)
+			}
+		}
+		if p := m.link(portOf(d.Name)); p != nil {
+			p.Carrier = true
 		}
 		if l.MTU = d.MTU; d.MTU == 0 {
 			l.MTU = 1500
@@ -56,6 +67,9 @@ func (m *Machine) Plug(d Dock) {
 		m.configure(l.Index, d)
 	})
 }
+
+// portOf is the name of the physical port of an uplink that is a bridge.
+func portOf(name string) string { return name + "-port" }
 
 func (m *Machine) configure(index int, d Dock) {
 	m.addAddress(index, d.Address)
@@ -98,6 +112,7 @@ func (m *Machine) Disconnect(name string) {
 func (m *Machine) Unplug(name string) {
 	m.change("unplug "+name, func() {
 		m.removeLink(name)
+		m.removeLink(portOf(name))
 		delete(m.docks, name)
 	})
 }
@@ -106,6 +121,9 @@ func (m *Machine) Unplug(name string) {
 func (m *Machine) SetCarrier(name string, on bool) {
 	m.change("carrier of "+name, func() {
 		if l := m.link(name); l != nil {
+			if p := m.link(portOf(name)); p != nil {
+				l = p
+			}
 			l.Carrier = on
 		}
 	})
@@ -124,6 +142,12 @@ func (m *Machine) Docks() []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// LoseCarrier says of an uplink without a carrier whether it was lost a moment ago.
+func (m *Machine) LoseCarrier(name string, recently bool) {
+	m.SetCarrier(name, false)
+	m.change("time passes", func() { m.lost[name] = recently })
 }
 
 // Uplinks is the machine's view for the uplink room.
@@ -154,9 +178,10 @@ func (m *Machine) uplinks(k *vnet.Kernel) vnet.Uplinks {
 		if !ok {
 			continue
 		}
-		u := vnet.Uplink{Interface: l.Name, Index: l.Index, Kind: d.Kind, Connection: l.Name, MTU: l.MTU,
+		u := vnet.Uplink{Interface: l.Name, Index: l.Index, Kind: d.Kind, Connection: l.Name, ConnectionUUID: d.UUID, SharedFrom: d.SharedFrom, MTU: l.MTU,
 			Default4: d.Default, Gateway4: d.Gateway, Metric4: d.Metric, Nameservers: slices.Clone(d.DNS),
-			Metered: "unknown", Connectivity: "unknown"}
+			LostCarrier: !l.Carrier && m.lost[l.Name],
+			Metered:     "unknown", Connectivity: "unknown"}
 		for _, a := range k.Addresses {
 			if a.Link == l.Index {
 				u.Addresses = append(u.Addresses, a.Prefix)
@@ -199,4 +224,33 @@ func (m *Machine) uplinks(k *vnet.Kernel) vnet.Uplinks {
 		out.Primary = out.Physical
 	}
 	return out
+}
+
+// Share makes the dock a bridge by its connection, as NetworkManager does.
+func (u Uplinks) Share(_ context.Context, up vnet.Uplink) error {
+	d, ok := u.Dock(up.Interface)
+	if !ok || d.Kind != vnet.Ethernet {
+		return vnet.Errorf(vnet.NotSupported, "%s cannot be made a bridge", up.Interface)
+	}
+	u.Unplug(d.Name)
+	d.Kind, d.SharedFrom = vnet.BridgeKind, d.UUID
+	u.Plug(d)
+	return nil
+}
+
+// Unshare undoes Share.
+func (u Uplinks) Unshare(_ context.Context, up vnet.Uplink) error {
+	d, _ := u.Dock(up.Interface)
+	u.Unplug(d.Name)
+	d.Kind, d.SharedFrom = vnet.Ethernet, ""
+	u.Plug(d)
+	return nil
+}
+
+// Dock returns the uplink of the name.
+func (m *Machine) Dock(name string) (Dock, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	d, ok := m.docks[name]
+	return d, ok
 }

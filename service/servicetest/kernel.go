@@ -96,7 +96,13 @@ func (m *Machine) applyLink(op plan.Op) error {
 		}
 		return nil
 	case plan.SetLinkUp:
-		return m.onLink(o.Name, func(l *vnet.Link) { m.setUp(l, true) })
+		defer m.settleBridges()
+		return m.onLink(o.Name, func(l *vnet.Link) {
+			m.setUp(l, true)
+			l.Carrier = l.Carrier || l.Group == plan.GroupPair
+		})
+	case plan.CreatePair, plan.JoinBridge, plan.LeaveBridge, plan.FlushPort, plan.SetLinkDown, plan.DeletePair:
+		return m.applyPair(op)
 	case plan.SetMTU:
 		return m.onLink(o.Name, func(l *vnet.Link) { l.MTU = o.MTU })
 	case plan.SetMAC:
@@ -160,6 +166,7 @@ func (m *Machine) createBridge(o plan.CreateBridge, whole bool) error {
 	default:
 		return fmt.Errorf("%s exists and is not ours", o.Name)
 	}
+	m.sysctls["net/ipv6/conf/"+o.Name+"/accept_ra"] = "0"
 	if whole {
 		l.MAC, l.MTU, l.Group, l.MulticastSnooping, l.Alias = o.MAC, o.MTU, o.Group, false, o.Alias
 	}
@@ -271,6 +278,12 @@ func (m *Machine) applyHalf(op plan.Op) {
 	switch o := op.(type) {
 	case plan.CreateBridge:
 		_ = m.createBridge(o, false) // it has no alias yet
+	case plan.CreatePair:
+		_ = m.createPair(o, false)
+	case plan.JoinBridge: // moved, and not isolated yet
+		if b, l := m.link(o.Bridge), m.link(o.Link); b != nil && l != nil {
+			l.Master = b.Index
+		}
 	case plan.BorrowSysctl:
 		if have, ok := m.sysctls[o.Key]; ok && m.saved[o.Key] == "" {
 			m.saved[o.Key] = have

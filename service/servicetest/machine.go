@@ -49,6 +49,7 @@ type Machine struct {
 
 	docks map[string]Dock
 	host  HostDNS
+	ipv6
 
 	fault    fault
 	log      []string
@@ -74,11 +75,13 @@ func New() *Machine {
 		docks:     map[string]Dock{},
 		watchers:  map[int]func(string){},
 		endWatch:  make(chan error),
+		ipv6:      newIPv6(),
 	}
 	for _, name := range []string{"all", "default"} {
 		m.sysctls["net/ipv4/conf/"+name+"/forwarding"] = "0"
 		m.sysctls["net/ipv4/conf/"+name+"/rp_filter"] = "0"
 		m.sysctls["net/ipv6/conf/"+name+"/disable_ipv6"] = "0"
+		m.sysctls["net/ipv6/conf/"+name+"/accept_ra"] = "1"
 	}
 	for priority, table := range map[int]uint32{0: localTable, 32766: mainTable, 32767: 253} {
 		m.rules = append(m.rules, vnet.Rule{Priority: priority, Table: table, SuppressPrefixLength: -1, Protocol: protoKern})
@@ -93,6 +96,7 @@ func New() *Machine {
 func (m *Machine) change(reason string, f func()) {
 	m.mu.Lock()
 	f()
+	m.settleBridges()
 	pokes := slices.Collect(maps.Values(m.watchers))
 	if m.unseen {
 		pokes = nil
@@ -119,6 +123,9 @@ func (m *Machine) setUnseen(on bool) {
 // Poke wakes the watchers without any change.
 func (m *Machine) Poke(reason string) { m.change(reason, func() {}) }
 
+// linkSysctls are those that each link has.
+var linkSysctls = []string{"net/ipv4/conf/%s/forwarding", "net/ipv4/conf/%s/rp_filter", "net/ipv6/conf/%s/disable_ipv6", "net/ipv6/conf/%s/accept_ra"}
+
 // addLink gives the link an index, unless it has one, and the sysctls of a new link.
 func (m *Machine) addLink(l vnet.Link) vnet.Link {
 	if l.Index == 0 {
@@ -127,7 +134,7 @@ func (m *Machine) addLink(l vnet.Link) vnet.Link {
 	}
 	m.links = append(m.links, l)
 	slices.SortFunc(m.links, func(a, b vnet.Link) int { return a.Index - b.Index })
-	for _, key := range []string{"net/ipv4/conf/%s/forwarding", "net/ipv4/conf/%s/rp_filter", "net/ipv6/conf/%s/disable_ipv6"} {
+	for _, key := range linkSysctls {
 		m.sysctls[fmt.Sprintf(key, l.Name)] = m.sysctls[fmt.Sprintf(key, "default")]
 	}
 	return l
@@ -181,7 +188,7 @@ func (m *Machine) removeLink(name string) {
 		}
 	}
 	delete(m.learned, index)
-	for _, key := range []string{"net/ipv4/conf/%s/forwarding", "net/ipv4/conf/%s/rp_filter", "net/ipv6/conf/%s/disable_ipv6"} {
+	for _, key := range linkSysctls {
 		delete(m.sysctls, fmt.Sprintf(key, name))
 	}
 }
@@ -241,7 +248,7 @@ func (m *Machine) insertRoute(r vnet.Route) {
 	}
 }
 
-// isOwn tells whether the link is a bridge of ours, whole or half made.
+// isOwn tells whether the link is a bridge of ours or an end of an IPv6-only link, whole or half made.
 func isOwn(l vnet.Link) bool { return l.Index >= firstOwn }
 
 // isTagged tells whether we would recognise it.

@@ -169,6 +169,7 @@ func (m *Machine) Observed(want plan.Want) vnet.Observed {
 	have := vnet.Observed{Kernel: m.kernel(plan.SysctlKeys(want)), Firewall: m.filter()}
 	have.Uplinks = m.uplinks(&have.Kernel)
 	have.Servers, have.Leases = m.running()
+	have.NDP, have.Gate = m.heard(have.Uplinks.List), m.gate
 	return have
 }
 
@@ -182,6 +183,10 @@ func (m *Machine) ApplyOps(ops []plan.Op) []plan.Outcome {
 			return m.applyFilter(op)
 		case plan.ServerRoom:
 			return 0, m.applyServer(op)
+		case plan.NDPRoom:
+			return 0, m.applyNDP(op)
+		case plan.GateRoom:
+			return 0, m.applyGate(op)
 		}
 		return 0, nil
 	})

@@ -15,7 +15,8 @@ import (
 
 // Rooms returns the machine as the rooms of a Service that keeps its files in s.
 func (m *Machine) Rooms(s *store.Store) service.Rooms {
-	return service.Rooms{Kernel: Kernel{m}, Firewall: Firewall{m}, Servers: Servers{m}, Uplinks: Uplinks{m}, Store: Store{s, m}}
+	return service.Rooms{Kernel: Kernel{m}, Firewall: Firewall{m}, Servers: Servers{m}, Uplinks: Uplinks{m},
+		NDP: NDP{m}, Gate: Gate{m}, Store: Store{s, m}}
 }
 
 // Store is the real store, but its operations count for faults, and after the
@@ -56,6 +57,11 @@ func (s Store) ForgetSubnet(name string) error {
 	return s.live(func() error { return s.Store.ForgetSubnet(name) })
 }
 
+// SetNeverShared is the real one while the process lives.
+func (s Store) SetNeverShared(uuid string, never bool) error {
+	return s.live(func() error { return s.Store.SetNeverShared(uuid, never) })
+}
+
 // SetRuntime is the real one while the process lives.
 func (s Store) SetRuntime(r store.Runtime) error {
 	return s.live(func() error { return s.Store.SetRuntime(r) })
@@ -72,7 +78,7 @@ func (f Firewall) Observe(context.Context) (vnet.Firewall, error) {
 }
 
 func (m *Machine) filter() vnet.Firewall {
-	fw := vnet.Firewall{Chains: m.chains, Present: m.present, Sets: map[string][]vnet.SetEntry{}}
+	fw := vnet.Firewall{Chains: m.chains, Present: m.present, Sets: map[string][]vnet.SetEntry{}, Guards: maps.Clone(m.guards)}
 	if !fw.Chains {
 		fw.Problem = "chains are not in place"
 	}
@@ -97,6 +103,14 @@ func (m *Machine) applyFilter(op plan.Op) (int, error) {
 	case plan.RemoveFirewall:
 		m.chains, m.present = false, false
 		clear(m.sets)
+		clear(m.guards)
+	case plan.SetGuard:
+		if m.link(o.Spec.Inner) == nil || m.link(o.Spec.Outer) == nil {
+			return 0, errNoLink
+		}
+		m.guards[o.Spec.Network] = o.Spec.Digest()
+	case plan.DeleteGuard:
+		delete(m.guards, o.Network)
 	case plan.AddSetEntry:
 		entries, exists := m.sets[o.Set]
 		switch {

@@ -47,6 +47,15 @@ func (m *Machine) Text() string {
 			lines = append(lines, fmt.Sprintf("entry %s %s,%s", set, e.Prefix, e.Interface))
 		}
 	}
+	for network, digest := range m.guards {
+		lines = append(lines, "guard of "+network+" "+digest)
+	}
+	lines = append(lines, fmt.Sprintf("gate %v", m.gate))
+	for network, t := range m.taught {
+		for _, r := range t.Routers {
+			lines = append(lines, fmt.Sprintf("taught %s %+v", network, r))
+		}
+	}
 	for _, s := range m.servers {
 		s.PID = 0
 		lines = append(lines, fmt.Sprintf("server %+v", s))
@@ -73,7 +82,7 @@ func (m *Machine) Left() []string {
 	var left []string
 	for _, l := range m.links {
 		if isOwn(l) {
-			left = append(left, "bridge "+l.Name)
+			left = append(left, "link "+l.Name)
 		} else if b := m.linkByIndex(l.Master); b != nil && isOwn(*b) {
 			left = append(left, "port "+l.Name)
 		}
@@ -90,6 +99,12 @@ func (m *Machine) Left() []string {
 	}
 	for key := range m.saved {
 		left = append(left, "borrowed "+key)
+	}
+	for network := range m.guards {
+		left = append(left, "guard of "+network)
+	}
+	if m.gate {
+		left = append(left, "gate")
 	}
 	if m.present || m.chains || len(m.sets) > 0 {
 		left = append(left, "firewall")

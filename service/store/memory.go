@@ -23,6 +23,9 @@ type Memory struct {
 	// UplinkPrefixes are those that uplinks have used, in the order in which they were
 	// first seen, 256 at most: an automatic subnet had better keep out of their way.
 	UplinkPrefixes []netip.Prefix `json:"uplink-prefixes"`
+	// NeverShared are the UUIDs of the NetworkManager connections on whose links no guest is
+	// to appear, sorted.
+	NeverShared []string `json:"never-shared,omitempty"`
 }
 
 func (m Memory) clone() Memory {
@@ -31,6 +34,7 @@ func (m Memory) clone() Memory {
 		m.Subnets = map[string]netip.Prefix{}
 	}
 	m.UplinkPrefixes = slices.Clone(m.UplinkPrefixes)
+	m.NeverShared = slices.Clone(m.NeverShared)
 	return m
 }
 
@@ -47,6 +51,9 @@ func (m Memory) validate() error {
 		if err := validatePrefix(prefix); err != nil {
 			return fmt.Errorf("uplink prefix: %w", err)
 		}
+	}
+	if !slices.IsSorted(m.NeverShared) || slices.Contains(m.NeverShared, "") {
+		return fmt.Errorf("never-shared is not a sorted list of UUIDs")
 	}
 	return nil
 }
@@ -140,6 +147,27 @@ func (s *Store) ForgetSubnet(name string) error {
 	delete(next.Subnets, name)
 	if err := s.writeMemory(next); err != nil {
 		return fmt.Errorf("cannot forget subnet of network %q: %w", name, err)
+	}
+	return nil
+}
+
+// SetNeverShared records whether guests are to be kept off the links of the NetworkManager connection
+// with the UUID.
+func (s *Store) SetNeverShared(uuid string, never bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at, found := slices.BinarySearch(s.memory.NeverShared, uuid)
+	if found == never {
+		return nil
+	}
+	next := s.memory.clone()
+	if never {
+		next.NeverShared = slices.Insert(next.NeverShared, at, uuid)
+	} else {
+		next.NeverShared = slices.Delete(next.NeverShared, at, at+1)
+	}
+	if err := s.writeMemory(next); err != nil {
+		return fmt.Errorf("cannot record the sharing of connection %q: %w", uuid, err)
 	}
 	return nil
 }

@@ -148,7 +148,7 @@ func TestSaveRefusesWhatNoNetworkCanHave(t *testing.T) {
 		"public subnet":         func(s *vnet.Settings) { s.IPv4Subnet = netip.MustParsePrefix("8.8.8.0/24") },
 		"no domain":             func(s *vnet.Settings) { s.Domain = "" },
 		"small MTU":             func(s *vnet.Settings) { s.MTU = 576 },
-		"unsupported":           func(s *vnet.Settings) { s.IPv6Method = "bridge" },
+		"unsupported":           func(s *vnet.Settings) { s.IPv6Method = "proxy" },
 		"zero value":            func(s *vnet.Settings) { *s = vnet.Settings{} },
 	}
 	for name, change := range tests {

@@ -46,7 +46,7 @@ var fields = []Field{
 	subnetField(),
 	enumField("on-clash", func(s *Settings) *string { return &s.OnClash }, "renumber", "report"),
 	supported(enumField("ipv6-method", func(s *Settings) *string { return &s.IPv6Method },
-		"auto", "bridge", "proxy", "routed", "nat66", "link-local", "off"), "auto", "link-local", "off"),
+		"auto", "bridge", "proxy", "routed", "nat66", "link-local", "off"), "auto", "bridge", "link-local", "off"),
 	supported(enumField("inbound", func(s *Settings) *string { return &s.Inbound }, "deny", "allow"), "deny"),
 	textField("uplink", func(s *Settings) *string { return &s.Uplink }, func(v string) error {
 		return ValidateInterfaceName("uplink", v) // auto and none are well-formed names, too

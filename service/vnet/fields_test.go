@@ -57,7 +57,7 @@ var values = map[string]struct{ good, bad []any }{
 			"::ffff:10.0.0.0/120", "fe80::%eth0/64", "010.0.0.0/8", "10.0.0/24", "10.0.0.0/255.0.0.0", "10.0.0.0/24\n", "10.0.0.0/24,10.1.0.0/24"),
 	},
 	"on-clash":       {good: texts("renumber", "report"), bad: texts("ignore")},
-	"ipv6-method":    {good: texts("auto", "link-local", "off"), bad: texts("on", "nat")},
+	"ipv6-method":    {good: texts("auto", "bridge", "link-local", "off"), bad: texts("on", "nat")},
 	"inbound":        {good: texts("deny"), bad: texts("Deny")},
 	"uplink":         {good: texts("auto", "none", "wlan0", "enp0s31f6", "eth0.100"), bad: texts("wlan0wlan0wlan00", "lo", "all")},
 	"vpn":            {good: texts("follow", "bypass", "block"), bad: texts("auto")},
@@ -110,7 +110,7 @@ var values = map[string]struct{ good, bad []any }{
 
 // unsupported are valid by the contract, but this version can't put them in force.
 var unsupported = map[string][]any{
-	"ipv6-method":    texts("bridge", "proxy", "routed", "nat66"),
+	"ipv6-method":    texts("proxy", "routed", "nat66"),
 	"inbound":        texts("allow"),
 	"nat66-fallback": {true},
 }

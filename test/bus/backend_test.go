@@ -204,6 +204,10 @@ func (b *backend) Attach(ctx context.Context, name, ifname string, options map[s
 	})
 }
 
+func (b *backend) SetSharing(ctx context.Context, ifname, mode string) error {
+	return b.command(ctx, "share "+ifname+" "+mode, func(*vnet.Snapshot) error { return nil })
+}
+
 func (b *backend) Detach(ctx context.Context, name, ifname string) error {
 	return b.command(ctx, "detach "+ifname, func(s *vnet.Snapshot) error {
 		return edit(s, name, func(n *vnet.NetworkState) error {

@@ -34,7 +34,7 @@ var commands = map[string]struct {
 	dbus.NetworkInterface + ".OpenTap":       {networkPath, []any{variants{"vnet-hdr": godbus.MakeVariant(true)}}, ""},
 	dbus.NetworkInterface + ".AddForward":    {networkPath, []any{variants{"listen-port": godbus.MakeVariant(uint16(80))}}, ""},
 	dbus.NetworkInterface + ".RemoveForward": {networkPath, []any{"1"}, ""},
-	dbus.UplinkInterface + ".SetSharing":     {uplinkPath, []any{"bridge"}, ""},
+	dbus.UplinkInterface + ".SetSharing":     {uplinkPath, []any{"bridge"}, "share wlan0 bridge"},
 }
 
 const (
@@ -189,7 +189,7 @@ func TestBadArgumentsComeBeforeTheQuestion(t *testing.T) {
 		{dbus.RootPath, dbus.ManagerInterface + ".CreateNetwork", []any{"default", variants{}}, "org.gangway.Gangway1.Error.NetworkExists", "default"},
 		{dbus.RootPath, dbus.ManagerInterface + ".CreateNetwork", []any{"lab", variants{"colour": value("red")}}, invalid, "colour"},
 		{dbus.RootPath, dbus.ManagerInterface + ".CreateNetwork", []any{"lab", variants{"ipv4-subnet": value("8.8.8.0/24")}}, invalid, "ipv4-subnet"},
-		{dbus.RootPath, dbus.ManagerInterface + ".CreateNetwork", []any{"lab", variants{"ipv6-method": value("bridge")}}, notSupported, "ipv6-method"},
+		{dbus.RootPath, dbus.ManagerInterface + ".CreateNetwork", []any{"lab", variants{"ipv6-method": value("proxy")}}, notSupported, "ipv6-method"},
 		{networkPath, dbus.NetworkInterface + ".Update", []any{variants{"mtu": value(int32(1400))}}, invalid, "mtu"},
 		{networkPath, dbus.NetworkInterface + ".Update", []any{variants{"mtu": value(value(uint32(1400)))}}, invalid, "mtu"},
 		{networkPath, dbus.NetworkInterface + ".Update", []any{variants{"dhcp-hosts": value([]variants{{"mac": value(uint32(1))}})}}, invalid, "dhcp-hosts"},
