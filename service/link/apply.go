@@ -60,6 +60,18 @@ func (k *Kernel) apply(c *conn, op plan.Op, i int, down *bounce) error {
 		return c.removePort(o)
 	case plan.IsolatePort:
 		return c.isolatePort(o)
+	case plan.CreatePair:
+		return c.createPair(o)
+	case plan.JoinBridge:
+		return c.joinBridge(o)
+	case plan.LeaveBridge:
+		return c.leaveBridge(o)
+	case plan.FlushPort:
+		return c.flushPort(o)
+	case plan.SetLinkDown:
+		return c.setLinkDown(o)
+	case plan.DeletePair:
+		return c.deletePair(o)
 	case plan.BouncePort:
 		return c.beginBounce(o, i, down)
 	case plan.AddRule:

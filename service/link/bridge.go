@@ -48,7 +48,7 @@ func (c *conn) ensureBridge(o plan.CreateBridge) error {
 	default:
 		return fmt.Errorf("the name is taken by an interface that is not ours: %s", describe(l))
 	}
-	if err := quietIPv6(o.Name); err != nil {
+	if err := quietIPv6(o.Name, bridgeIPv6); err != nil {
 		return err
 	}
 	req := linkRequest(l.Index,
@@ -91,24 +91,6 @@ func bridgeSettings() *nl.RtAttr {
 	data.AddRtAttr(unix.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(0))
 	data.AddRtAttr(unix.IFLA_BR_MCAST_SNOOPING, nl.Uint8Attr(0))
 	return info
-}
-
-// quietIPv6 keeps the host from configuring itself by what guests announce: it would gain a
-// default route into its guests. A kernel without IPv6 has nothing to keep quiet.
-func quietIPv6(bridge string) error {
-	for _, key := range []string{"accept_ra", "autoconf"} {
-		key = "net/ipv6/conf/" + bridge + "/" + key
-		if _, exists, err := readSysctl(key); err != nil || !exists {
-			if err != nil {
-				return err
-			}
-			continue
-		}
-		if err := writeSysctl(key, "0"); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (c *conn) deleteBridge(o plan.DeleteBridge) error {

@@ -95,14 +95,19 @@ func (c *conn) isolatePort(o plan.IsolatePort) error {
 	return nil
 }
 
-// setPortFlag sets a flag of a bridge port by the bridge's own kind of message.
+// setPortFlag sets a flag of a bridge port.
 func (c *conn) setPortFlag(index, flag int, on bool) error {
 	value := []byte{0}
 	if on {
 		value[0] = 1
 	}
+	return c.portRequest(index, flag, value)
+}
+
+// portRequest changes a bridge port by the bridge's own kind of message.
+func (c *conn) portRequest(index, attribute int, value []byte) error {
 	port := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
-	port.AddRtAttr(flag, value)
+	port.AddRtAttr(attribute, value)
 	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, 0)
 	head := nl.NewIfInfomsg(unix.AF_BRIDGE)
 	head.Index = int32(index)
@@ -171,30 +176,15 @@ func (c *conn) beginBounce(o plan.BouncePort, outcome int, down *bounce) error {
 // too late, as the carrier is back by then. Looking at a link brings its turn forward
 // (linkwatch_sync_dev in rtnl_getlink, since Linux 6.9); so this need not succeed.
 func (c *conn) announcePeer(index int) {
-	peer, namespace := 0, -1
-	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
-	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	head.Index = int32(index)
-	req.AddData(head)
-	err := c.exchange(req, func(_ uint16, b []byte) error {
-		for a := range attributes(b[min(unix.SizeofIfInfomsg, len(b)):]) {
-			switch a.kind {
-			case unix.IFLA_LINK:
-				peer = int(a.u32())
-			case unix.IFLA_LINK_NETNSID:
-				namespace = int(int32(a.u32()))
-			}
-		}
-		return nil
-	})
-	if err != nil || peer == 0 || namespace < 0 {
+	p, err := c.peer(index)
+	if err != nil || p.index == 0 || p.namespace < 0 {
 		return
 	}
-	req = nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
-	head = nl.NewIfInfomsg(unix.AF_UNSPEC)
-	head.Index = int32(peer)
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	head.Index = int32(p.index)
 	req.AddData(head)
-	req.AddData(nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(namespace))))
+	req.AddData(nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(p.namespace))))
 	_ = c.exchange(req, func(uint16, []byte) error { return nil })
 }
 

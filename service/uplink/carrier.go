@@ -6,6 +6,27 @@ import (
 	"gangway/service/vnet"
 )
 
+// lostFor is how long a lost carrier is told of (vnet.Uplink.LostCarrier).
+const lostFor = 3 * time.Second
+
+// holds has the links, by index, whose carrier was lost so recently that it matters, and for
+// how long it still will.
+type holds struct {
+	usable map[int]time.Duration // they count as having one
+	lost   map[int]time.Duration // it is told of
+}
+
+// recheck is when what the link says changes by itself, 0 for never.
+func (h holds) recheck(index int) time.Duration {
+	first := time.Duration(0)
+	for _, m := range []map[int]time.Duration{h.usable, h.lost} {
+		if left, ok := m[index]; ok && (first == 0 || left < first) {
+			first = left
+		}
+	}
+	return first
+}
+
 // carriers remembers of each link, by index, whether it was seen with a carrier and when
 // it was first seen without: the zero time if it never had one.
 type carriers map[int]carrier

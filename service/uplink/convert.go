@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"time"
 
 	nm "github.com/Wifx/gonetworkmanager/v3"
 
@@ -22,9 +21,8 @@ type candidate struct {
 	foreign bool
 }
 
-// convert makes the uplinks of what was read. held has those links, by index, whose carrier
-// was lost so recently that they still count, and for how long they will.
-func convert(pic *picture, k *vnet.Kernel, held map[int]time.Duration) vnet.Uplinks {
+// convert makes the uplinks of what was read, and of which carriers were lost lately.
+func convert(pic *picture, k *vnet.Kernel, h holds) vnet.Uplinks {
 	s := surveyOf(k)
 	out := vnet.Uplinks{Source: SourceRtnetlink, Stub: stubOf(pic.resolv)}
 	if pic.nm {
@@ -39,20 +37,25 @@ func convert(pic *picture, k *vnet.Kernel, held map[int]time.Duration) vnet.Upli
 		if !isUplink(&c, pic, &s, egress) {
 			continue
 		}
-		u := convertOne(&c, pic, &s, held)
-		if left, ok := held[u.Index]; ok && (out.Recheck == 0 || left < out.Recheck) {
+		u := convertOne(&c, pic, &s, h)
+		if left := h.recheck(u.Index); left != 0 && (out.Recheck == 0 || left < out.Recheck) {
 			out.Recheck = left
 		}
 		foreign[u.Interface] = c.foreign
 		out.List = append(out.List, u)
 	}
-	slices.SortFunc(out.List, func(a, b vnet.Uplink) int { return cmp.Compare(a.Interface, b.Interface) })
+	byName := func(a, b vnet.Uplink) int { return cmp.Compare(a.Interface, b.Interface) }
+	slices.SortFunc(out.List, byName)
 
 	out.Primary = primary(pic, &s, out.List, foreign, egress)
+	out.Primary6 = primary6(pic, &s, out.List)
 	out.Physical = physical(pic, out.List, out.Primary)
 	addResolvConf(&out, pic, foreign)
 	out.Upstreams = upstreams(pic.dns, out.Primary)
 	out.Reserved = reservations(pic, out.List)
+	// Last, for they are no way out: nothing above may choose one.
+	out.List = append(out.List, sharedPorts(pic, &s)...)
+	slices.SortFunc(out.List, byName)
 	return out
 }
 
@@ -141,7 +144,7 @@ func isShared(active *connection, profiles []profile) bool {
 	return slices.ContainsFunc(profiles, func(p profile) bool { return p.shared && p.uuid == active.uuid })
 }
 
-func convertOne(c *candidate, pic *picture, s *survey, held map[int]time.Duration) vnet.Uplink {
+func convertOne(c *candidate, pic *picture, s *survey, h holds) vnet.Uplink {
 	l := c.link
 	u := vnet.Uplink{
 		Interface: l.Name, Index: l.Index, MTU: l.MTU,
@@ -177,8 +180,11 @@ func convertOne(c *candidate, pic *picture, s *survey, held map[int]time.Duratio
 			u.Nameservers = append(u.Nameservers, a)
 		}
 	}
-	u.Reason = unusable(&u, l, s, held)
+	u.Reason = unusable(&u, l, s, h.usable)
 	u.Usable = u.Reason == ""
+	_, u.LostCarrier = h.lost[l.Index]
+	u.SharedFrom = sharedFrom(c, pic.shares)
+	u.Unshareable = unshareable(c, &u, pic)
 	return u
 }
 

@@ -87,6 +87,7 @@ func decodeConnection(all objects, p properties, names map[godbus.ObjectPath]str
 		external: flags&activationExternal != 0,
 		vpn:      get[bool](p, nm.ActiveConnectionPropertyVpn),
 		default4: get[bool](p, nm.ActiveConnectionPropertyDefault),
+		default6: get[bool](p, nm.ActiveConnectionPropertyDefault6),
 		ip4:      decodeIP4(all, get[godbus.ObjectPath](p, nm.ActiveConnectionPropertyIp4Config)),
 		ip6:      decodeIP6(all, get[godbus.ObjectPath](p, nm.ActiveConnectionPropertyIp6Config)),
 	}

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	nm "github.com/Wifx/gonetworkmanager/v3"
+	godbus "github.com/godbus/dbus/v5"
 
 	"gangway/service/vnet"
 )
@@ -11,8 +12,10 @@ import (
 // picture is what was read of the host beside the link room's dump: NetworkManager's objects,
 // its references resolved, and a few files.
 type picture struct {
-	// nm is set when NetworkManager answered; without it the next four are empty.
-	nm bool
+	// nm is set when NetworkManager answered; without it the next four are empty, and why says
+	// why it didn't.
+	nm  bool
+	why string
 	// primary is the interface of its PrimaryConnection, "" for none.
 	primary string
 	devices []device
@@ -20,7 +23,9 @@ type picture struct {
 	dns     []dnsEntry
 
 	profiles []profile
-	resolv   []netip.Addr // nameservers of resolv.conf
+	// shares are the bridges that Share made, also while NetworkManager is away.
+	shares []share
+	resolv []netip.Addr // nameservers of resolv.conf
 	// hardware has the kinds of interfaces of which only the driver knows that
 	// they are no Ethernet.
 	hardware map[string]vnet.UplinkKind
@@ -28,6 +33,8 @@ type picture struct {
 	// internet, 0 for none; probed tells whether it was asked.
 	egress int
 	probed bool
+	// egress6 is likewise for IPv6, asked only where NetworkManager names no connection.
+	egress6 int
 }
 
 // device is a device of NetworkManager.
@@ -49,6 +56,7 @@ type connection struct {
 	external bool
 	vpn      bool
 	default4 bool     // has the host's IPv4 default route
+	default6 bool     // likewise for IPv6
 	devices  []string // interface names
 	ip4, ip6 ipConfig
 }
@@ -79,7 +87,16 @@ type dnsEntry struct {
 
 // profile is what a profile of NetworkManager, active or not, claims.
 type profile struct {
+	path     godbus.ObjectPath
 	id, uuid string
+	kind     string // "802-3-ethernet", "bridge", …
+	ifname   string // that it is limited to, "" for any
+	// master is the UUID or interface of what it is a port of, "" if of nothing.
+	master string
+	// sharedFrom is the UUID of the profile that this one of ours stands in for, "" if it isn't ours.
+	sharedFrom string
+	// authenticated: it logs in by 802.1X.
+	authenticated bool
 	// shared: the interface is a downlink, NetworkManager serves others there.
 	shared   bool
 	prefixes []netip.Prefix

@@ -1,6 +1,8 @@
 package uplink
 
 import (
+	"slices"
+
 	nm "github.com/Wifx/gonetworkmanager/v3"
 
 	"gangway/service/vnet"
@@ -86,4 +88,30 @@ func kindIn(list []vnet.Uplink, name string) vnet.UplinkKind {
 		}
 	}
 	return ""
+}
+
+// primary6 names the interface of the list that carries the host's IPv6 default route, "" for none.
+func primary6(pic *picture, s *survey, list []vnet.Uplink) string {
+	name := s.links[pic.egress6].Name // "" for 0
+	for i := range pic.devices {
+		if d := &pic.devices[i]; d.active != nil && d.active.default6 {
+			name = d.name
+		}
+	}
+	for i := range pic.vpns {
+		if v := &pic.vpns[i]; v.default6 && v.state == nm.NmActiveConnectionStateActivated {
+			name = s.links[vpnLink(v, s)].Name
+		}
+	}
+	if kindIn(list, name) == "" {
+		return ""
+	}
+	return name
+}
+
+// hasDefault6 tells whether NetworkManager says which connection has the host's IPv6 default route.
+func (pic *picture) hasDefault6() bool {
+	has6 := func(c *connection) bool { return c != nil && c.default6 }
+	return slices.ContainsFunc(pic.devices, func(d device) bool { return has6(d.active) }) ||
+		slices.ContainsFunc(pic.vpns, func(c connection) bool { return has6(&c) })
 }

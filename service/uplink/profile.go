@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -53,6 +54,13 @@ func (p *profiles) first(ctx context.Context, r *Reader) []profile {
 	return list
 }
 
+// cached returns the profiles as they were last read, whether or not NetworkManager is there now.
+func (p *profiles) cached() []profile {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.list
+}
+
 func (p *profiles) put(list []profile) {
 	p.mu.Lock()
 	p.list, p.filled = list, true
@@ -97,7 +105,9 @@ func readProfiles(ctx context.Context, bus *godbus.Conn) ([]profile, error) {
 				continue // deleted meanwhile, or of another user
 			}
 			if settings, ok := call.Body[0].(map[string]properties); ok {
-				list = append(list, decodeProfile(settings))
+				p := decodeProfile(settings)
+				p.path = call.Path
+				list = append(list, p)
 			}
 		}
 	}
@@ -108,11 +118,17 @@ func readProfiles(ctx context.Context, bus *godbus.Conn) ([]profile, error) {
 // servers (IPv4), and what WireGuard's peers may send.
 func decodeProfile(settings map[string]properties) profile {
 	ip4 := settings["ipv4"]
+	con := settings["connection"]
 	p := profile{
-		id:     get[string](settings["connection"], "id"),
-		uuid:   get[string](settings["connection"], "uuid"),
-		shared: get[string](ip4, "method") == "shared",
+		id:         get[string](con, "id"),
+		uuid:       get[string](con, "uuid"),
+		kind:       get[string](con, "type"),
+		ifname:     get[string](con, "interface-name"),
+		shared:     get[string](ip4, "method") == "shared",
+		master:     cmp.Or(get[string](con, "controller"), get[string](con, "master")),
+		sharedFrom: get[map[string]string](settings["user"], "data")[sharedFromKey],
 	}
+	_, p.authenticated = settings["802-1x"]
 	p.prefixes = decodePrefixes(get[[]properties](ip4, "address-data"), "address")
 	for _, r := range decodeRoutes(get[[]properties](ip4, "route-data")) {
 		p.prefixes = append(p.prefixes, r.dst)

@@ -88,6 +88,9 @@ func (r *Reader) readHost(pic *picture, k *vnet.Kernel) {
 			pic.egress, pic.probed = index, true
 		}
 	}
+	if !pic.hasDefault6() {
+		pic.egress6 = probeEgress6()
+	}
 }
 
 // hasForeignRules tells whether there are routing rules other than the kernel's three and
@@ -117,6 +120,15 @@ func probeEgress() (int, error) {
 		return 0, nil
 	}
 	return routes[0].LinkIndex, nil
+}
+
+// probeEgress6 is likewise for IPv6 (the address: RFC 9637), 0 also when the kernel has no IPv6.
+func probeEgress6() int {
+	routes, err := netlink.RouteGet([]byte{0: 0x3f, 1: 0xff, 15: 1})
+	if err != nil || len(routes) == 0 {
+		return 0
+	}
+	return routes[0].LinkIndex
 }
 
 // readHardware finds the Wi-Fi and WWAN interfaces among those whose type NetworkManager

@@ -79,6 +79,8 @@ func (r *Reader) Read(ctx context.Context, k *vnet.Kernel) (vnet.Uplinks, error)
 		return vnet.Uplinks{}, fmt.Errorf("cannot read uplinks: %w", err)
 	}
 	r.noteSource(pic.nm, why)
+	pic.why = why
+	pic.shares = sharesOf(r.profiles.cached())
 	r.readHost(&pic, k)
 	r.last, r.recheck = pic, recheck
 	return r.Again(k), nil
@@ -89,7 +91,10 @@ func (r *Reader) Read(ctx context.Context, k *vnet.Kernel) (vnet.Uplinks, error)
 func (r *Reader) Again(k *vnet.Kernel) vnet.Uplinks {
 	now := r.now()
 	r.carriers = r.carriers.observe(k, now)
-	u := convert(&r.last, k, r.carriers.remaining(r.holdDown, now))
+	u := convert(&r.last, k, holds{
+		usable: r.carriers.remaining(r.holdDown, now),
+		lost:   r.carriers.remaining(lostFor, now),
+	})
 	if r.recheck != 0 && (u.Recheck == 0 || r.recheck < u.Recheck) {
 		u.Recheck = r.recheck
 	}

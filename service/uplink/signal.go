@@ -34,6 +34,7 @@ var watched = map[string][]string{
 	nm.ActiveConnectionInterface: {
 		nm.ActiveConnectionPropertyState,
 		nm.ActiveConnectionPropertyDefault,
+		nm.ActiveConnectionPropertyDefault6,
 		nm.ActiveConnectionPropertyDevices,
 		nm.ActiveConnectionPropertyVpn,
 		nm.ActiveConnectionPropertyId,
