@@ -258,8 +258,8 @@ func TestWatcherBacksOff(t *testing.T) {
 			b.m.EndWatch(errors.New("no permission")) // waits for one that watches
 			ended++
 		}
-		if most := 5 * (10*60/30 + 10); ended < 5*10 || ended > most {
-			t.Errorf("five watchers ended %d times in ten minutes, want 50 to %d", ended, most)
+		if most := 6 * (10*60/30 + 10); ended < 6*10 || ended > most {
+			t.Errorf("six watchers ended %d times in ten minutes, want 60 to %d", ended, most)
 		}
 	})
 }

@@ -57,6 +57,7 @@ type NDP interface {
 // the process.
 type Gate interface {
 	Room
+	Watcher
 	// Observe tells whether it runs.
 	Observe(ctx context.Context) (bool, error)
 }

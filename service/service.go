@@ -136,7 +136,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer watchers.Wait()
 	defer cancel()
 	for name, w := range map[string]Watcher{"kernel": s.rooms.Kernel, "firewall": s.rooms.Firewall,
-		"servers": s.rooms.Servers, "uplinks": s.rooms.Uplinks, "neighbour discovery": s.rooms.NDP} {
+		"servers": s.rooms.Servers, "uplinks": s.rooms.Uplinks, "neighbour discovery": s.rooms.NDP, "gate": s.rooms.Gate} {
 		watchers.Add(1)
 		go func() {
 			defer watchers.Done()

@@ -12,12 +12,18 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+
+	"gangway/service/gate"
 )
 
 // version is set by the build.
 var version = "0.1.0-dev"
 
 func main() {
+	if os.Args[0] == gate.Name {
+		watchGate()
+		return
+	}
 	var o options
 	flag.StringVar(&o.address, "address", "", "system bus `address` (default: DBUS_SYSTEM_BUS_ADDRESS, else the system's)")
 	flag.BoolVar(&o.dryRun, "dry-run", false, "print what would be done now, change nothing, and exit")
@@ -61,4 +67,13 @@ func journalKnowsTime(groups []string, a slog.Attr) slog.Attr {
 		return slog.Attr{}
 	}
 	return a
+}
+
+// watchGate is the life of the watchdog, which is this executable by another name.
+func watchGate() {
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: journalKnowsTime}))
+	if err := gate.Main(os.Args[1:], log); err != nil {
+		log.Error(err.Error())
+		os.Exit(1)
+	}
 }

@@ -18,7 +18,9 @@ import (
 	"gangway/service"
 	"gangway/service/dnsmasq"
 	"gangway/service/firewall"
+	"gangway/service/gate"
 	"gangway/service/link"
+	"gangway/service/ndp"
 	"gangway/service/store"
 	"gangway/service/uplink"
 )
@@ -39,6 +41,10 @@ var (
 	errReexec  = errors.New("reload asked for")
 	errBusLost = errors.New("the system bus is gone; networks are left as they are")
 )
+
+// muteVariable is for tests: with it set in the environment guests aren't told that routers and prefixes
+// are withdrawn, which shows what happens to them then.
+const muteVariable = "GANGWAY_TEST_MUTE_WITHDRAWALS"
 
 // run is one life of the daemon. It returns nil after an orderly stop, which leaves the
 // machine as it was, and an error when the machine is left as it is for the next life.
@@ -73,12 +79,23 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
+	routers, err := ndp.New(ndp.Options{StateDir: dirs.state, Log: o.log, Mute: os.Getenv(muteVariable) != ""})
+	if err != nil {
+		return err
+	}
+	defer routers.Close()
+	watchdog, err := gate.New(gate.Options{RuntimeDir: dirs.servers, Log: o.log})
+	if err != nil {
+		return err
+	}
 	svc, err := service.New(service.Options{
 		Rooms: service.Rooms{
 			Kernel:   link.New(link.Options{RuntimeDir: dirs.runtime, Log: o.log}),
 			Firewall: filter,
 			Servers:  servers,
 			Uplinks:  uplink.New(uplink.Options{Bus: conn.Conn, Log: o.log}),
+			NDP:      routers,
+			Gate:     watchdog,
 			Store:    files,
 		},
 		Monotonic: monotonic,
@@ -111,7 +128,8 @@ func run(ctx context.Context, o options) error {
 }
 
 // features are what this version can do, as the Features property lists them.
-var features = []string{"nat", "routed", "isolated", "dhcp", "dns", "attach", "renumber", "vpn-policy", "uplink-pinning", "isolate-ports"}
+var features = []string{"nat", "routed", "isolated", "dhcp", "dns", "attach", "renumber", "vpn-policy", "uplink-pinning", "isolate-ports",
+	"ipv6-bridge", "sharing"}
 
 // live runs the loop until something ends it.
 func live(ctx context.Context, o options, svc *service.Service, server *dbus.Server, conn *dbus.Conn, signals <-chan os.Signal) error {
