@@ -39,12 +39,14 @@ func (w *world) settled() picture {
 }
 
 // dryRun returns what a new daemon would do now, "" for nothing, but for what it does at its first look in any case:
-// nobody can tell from outside whether flows were left that a daemon before it would have ended.
+// nobody can tell from outside whether flows were left that a daemon before it would have ended, or guests untold.
 func (w *world) dryRun() string {
 	w.t.Helper()
 	out, err := w.Laptop.Run(w.ctx, daemonBinary, "--dry-run")
 	w.must(err)
-	return strings.Join(slices.DeleteFunc(lines(out), func(line string) bool { return strings.HasSuffix(line, ": first look") }), "; ")
+	return strings.Join(slices.DeleteFunc(lines(out), func(line string) bool {
+		return strings.HasSuffix(line, ": first look") || strings.HasPrefix(line, "announce ")
+	}), "; ")
 }
 
 // kill sends the signal to gangwayd if it runs, and waits for its end.

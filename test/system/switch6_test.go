@@ -183,7 +183,9 @@ func TestSameLinkByAnotherInterface(t *testing.T) {
 	}
 	result := flow.Finish()
 	t.Logf("the session was without answers for %v; from the LAN to the guest: %v", result.Blackout(moved), inward.Finish().Blackout(moved))
-	if at, was := watch.First(moved, func(s lab.IPv6State) bool { return !s.HasRouter(w.router("b")) || !slices.Contains(s.Usable(prefixB), addr) }); was {
+	if at, was := watch.First(moved, func(s lab.IPv6State) bool {
+		return !s.HasRouter(w.router("b")) || !slices.Contains(s.Usable(prefixB), addr)
+	}); was {
 		t.Errorf("the guest's address or router was withdrawn %v after the move", at.Sub(moved))
 	}
 	w.must(w.Cable("eth0").Plug())
