@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"gangway/service/vnet"
@@ -20,6 +21,7 @@ func (s *Service) SetSharing(ctx context.Context, ifname, mode string) error {
 	if !exists {
 		return vnet.Errorf(vnet.NoSuchUplink, "there is no uplink %q", ifname)
 	}
+	names := namesOf(s.Snapshot(), u)
 	uuid := u.ConnectionUUID
 	made := u.SharedFrom != "" || u.Bridge != ""
 	if made && u.SharedFrom != "" {
@@ -42,7 +44,10 @@ func (s *Service) SetSharing(ctx context.Context, ifname, mode string) error {
 			return err
 		}
 	}
-	return s.awaitSharing(ctx, ifname, mode, u.Kind == vnet.BridgeKind && !made)
+	if u.Kind == vnet.BridgeKind && !made && mode == "bridge" {
+		mode = "auto" // a bridge of the user's is used as it is
+	}
+	return s.awaitSharing(ctx, names, mode)
 }
 
 func (s *Service) setNeverShared(ctx context.Context, uuid string, never bool) error {
@@ -52,18 +57,34 @@ func (s *Service) setNeverShared(ctx context.Context, uuid string, never bool) e
 	})
 }
 
-// awaitSharing waits until the published uplinks show the mode. A bridge of the user's is used as it is,
-// and stays in mode auto.
-func (s *Service) awaitSharing(ctx context.Context, ifname, mode string, users bool) error {
+// namesOf returns the interface names by which the uplink may be known before and after: its own, and
+// those of the bridge that was made of it, or of that bridge's port.
+func namesOf(snapshot *vnet.Snapshot, u vnet.UplinkState) []string {
+	names := []string{u.Interface}
+	if u.Bridge != "" {
+		names = append(names, u.Bridge)
+	}
+	for _, other := range snapshot.Uplinks {
+		if other.Bridge == u.Interface {
+			names = append(names, other.Interface)
+		}
+	}
+	return names
+}
+
+// awaitSharing waits until the published uplinks show the mode, and no other.
+func (s *Service) awaitSharing(ctx context.Context, names []string, mode string) error {
 	shown := func(snapshot *vnet.Snapshot) bool {
+		found := false
 		for _, u := range snapshot.Uplinks {
-			if u.Interface == ifname || u.Bridge == ifname || u.SharedBridge == ifname {
-				if u.Sharing == mode || users && mode == "bridge" {
-					return true
+			if slices.Contains(names, u.Interface) {
+				if u.Sharing != mode {
+					return false
 				}
+				found = true
 			}
 		}
-		return false
+		return found
 	}
 	changed := make(chan struct{}, 1)
 	cancel := s.Subscribe(func(*vnet.Snapshot, []vnet.Event) {
@@ -82,7 +103,7 @@ func (s *Service) awaitSharing(ctx context.Context, ifname, mode string, users b
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-deadline.C:
-			return vnet.Errorf(vnet.Failed, "NetworkManager has set sharing of %s to %s, but it does not show", ifname, mode)
+			return vnet.Errorf(vnet.Failed, "NetworkManager has set sharing of %s to %s, but it does not show", names[0], mode)
 		}
 	}
 	return nil

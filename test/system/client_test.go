@@ -25,7 +25,7 @@ func dict(pairs ...any) options {
 }
 
 func uplinkPath(ifname string) godbus.ObjectPath {
-	return root + "/uplink/" + godbus.ObjectPath(ifname)
+	return root + "/uplink/" + godbus.ObjectPath(strings.ReplaceAll(ifname, "-", "_2d"))
 }
 
 // call calls "Manager.CreateNetwork" or the like, and fails the test unless it succeeds.
