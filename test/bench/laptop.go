@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -48,7 +49,7 @@ func raise(ctx context.Context, o lab.Options, bare bool) (*laptop, error) {
 func (p *laptop) begin(ctx context.Context, bare bool) (err error) {
 	for _, s := range p.Sites {
 		if !s.Options.Unplugged {
-			if err := p.waitActivated(ctx, s.Uplink); err != nil {
+			if err := p.waitActivated(ctx, cmp.Or(s.Options.Bridge, s.Uplink)); err != nil {
 				return err
 			}
 		}
@@ -187,8 +188,18 @@ func (p *laptop) watchPrimary() (func() (at time.Time, ok bool), error) {
 	}, nil
 }
 
-// switched returns the times of the last Switched report to the uplink.
+// switched returns when the last change to the uplink was noticed, and when IPv4 was done.
 func (p *laptop) switched(to string) (detected, natDone time.Duration, ok bool) {
+	return p.report(to, "nat-done")
+}
+
+// told is switched for what guests are told of IPv6.
+func (p *laptop) told(to string) (detected, ipv6Done time.Duration, ok bool) {
+	return p.report(to, "ipv6-done")
+}
+
+// report returns times of the last Switched report to the uplink.
+func (p *laptop) report(to, key string) (detected, done time.Duration, ok bool) {
 	for len(p.signals) > 0 {
 		s := <-p.signals
 		if s.Name != busName+".Manager.Switched" || len(s.Body) != 3 {
@@ -197,10 +208,10 @@ func (p *laptop) switched(to string) (detected, natDone time.Duration, ok bool) 
 		target, _ := s.Body[1].(godbus.ObjectPath)
 		report, _ := s.Body[2].(map[string]godbus.Variant)
 		if strings.HasSuffix(string(target), "/"+to) {
-			detected, natDone, ok = micros(report["detected"]), micros(report["nat-done"]), true
+			detected, done, ok = micros(report["detected"]), micros(report[key]), true
 		}
 	}
-	return detected, natDone, ok
+	return detected, done, ok
 }
 
 func micros(v godbus.Variant) time.Duration {

@@ -36,6 +36,7 @@ type experiment struct {
 var experiments = []experiment{
 	{"unplug", unplug}, {"dockin", dockIn}, {"roam", roam}, {"clash", clash},
 	{"create", create}, {"pass", pass}, {"life", life},
+	{"switch6", switch6}, {"pull6", unplug6}, {"share", share}, {"throughput6", throughput6},
 }
 
 func main() {
@@ -45,7 +46,7 @@ func main() {
 	flag.IntVar(&c.runs, "n", 10, "runs of each experiment")
 	flag.IntVar(&c.networks, "networks", 50, "networks to create")
 	flag.BoolVar(&c.debug, "debug", false, "have the daemon log in detail, and print its log at the end of each lab")
-	only := flag.String("run", "", "experiments whose name matches this `regexp`; all by default: unplug dockin roam clash create pass life")
+	only := flag.String("run", "", "experiments whose name matches this `regexp`; all by default: unplug dockin roam clash create pass life switch6 pull6 share throughput6")
 	flag.Parse()
 	which, err := regexp.Compile(*only)
 	if err == nil {
