@@ -20,6 +20,7 @@ test-flows     conntrack           conntrack-tools
 test-guest     dhcpcd-base         dhcpcd
 test-guest     udhcpc              busybox
 test-ping      iputils-ping        iputils
+test-router    radvd               radvd
 test-dns       bind9-dnsutils      bind-utils
 test-client    libglib2.0-bin      glib2
 test-client    systemd             systemd
@@ -79,7 +80,7 @@ services_again() {
 # What was just installed must not start with the next boot either.
 leave_disabled() {
 	[ -d /run/systemd/system ] || return 0
-	for pair in network-manager:NetworkManager.service; do
+	for pair in network-manager:NetworkManager.service radvd:radvd.service; do
 		case " $1 " in
 		*" ${pair%%:*} "*)
 			say "leaving ${pair#*:} disabled; enable it yourself if you want it"

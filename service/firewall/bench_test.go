@@ -74,3 +74,36 @@ func BenchmarkInstall(b *testing.B) {
 		})
 	}
 }
+
+func BenchmarkSetGuard(b *testing.B) {
+	for _, guards := range []int{1, 50} {
+		b.Run(fmt.Sprintf("guards=%d", guards), func(b *testing.B) {
+			host := newNamespace(b, "host")
+			host.enter()
+			f := newFirewall(b, "iptables-nft")
+			var specs []plan.GuardSpec
+			for i := range guards {
+				spec := plan.GuardSpec{Network: fmt.Sprint("net", i), Inner: fmt.Sprintf("gw6%dn", i), Outer: fmt.Sprintf("gw6%du", i)}
+				host.run("ip", "link", "add", spec.Inner, "type", "veth", "peer", "name", spec.Outer)
+				apply(b, f, plan.SetGuard{Spec: spec})
+				specs = append(specs, spec)
+			}
+			b.Run("set", func(b *testing.B) {
+				for b.Loop() {
+					apply(b, f, plan.SetGuard{Spec: specs[0]})
+				}
+			})
+			b.Run("observe", func(b *testing.B) {
+				for b.Loop() {
+					observe(b, f)
+				}
+			})
+			b.Run("observe again", func(b *testing.B) {
+				for b.Loop() {
+					f.watched.valid = false
+					observe(b, f)
+				}
+			})
+		})
+	}
+}

@@ -18,7 +18,7 @@ func TestLease(t *testing.T) {
 		wire(host, "port", guest, "eth0")
 		host.run("ip", "link", "set", "port", "master", "gway0")
 		apply(t, f, plan.InstallChains{}, add(plan.SetLocal, homeNet+",gway0"))
-		host.run(f.programs.name, "-P", "INPUT", "DROP")
+		host.run(f.ipv4.name, "-P", "INPUT", "DROP")
 
 		// The test is in host: so is what it starts.
 		server := exec.Command("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--leasefile-ro", "--port=0",

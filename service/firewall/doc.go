@@ -1,7 +1,8 @@
-// Package firewall is the room of the IPv4 packet filter: chains of ours in iptables, sets
-// of subnets and interfaces that their rules refer to, and the table of tracked connections.
+// Package firewall is the room of the packet filter: chains of ours in iptables and ip6tables, sets
+// of subnets and interfaces that those of IPv4 refer to, the table of tracked connections, and
+// the guards of IPv6-only links in nftables (guardChains says what they drop).
 //
-// The rules are constant text. What differs between machines and moments is in the sets'
+// The chains' rules are constant text. What differs between machines and moments is in the sets'
 // members and in the link group of our bridges (BR below; plan.GroupBridge), so that a change
 // of uplink is a handful of netlink messages: no program is run, no rule is replaced.
 //
@@ -39,6 +40,31 @@
 // "local src,src" reads: the source address and the incoming interface are a member of
 // gangway-local; "out src,dst": the source address and the outgoing interface, of gangway-out.
 //
+// IPv6 isn't routed between guests and others, it comes by an IPv6-only link:
+//
+//	ip6tables filter GANGWAY-INPUT
+//	  not from BR with GroupServices ............ RETURN   host-access=all, and others
+//	  RELATED,ESTABLISHED ....................... ACCEPT   answers to the host
+//	  ICMPv6 .................................... ACCEPT
+//	  else ...................................... REJECT
+//	ip6tables filter GANGWAY-FORWARD
+//	  from BR, bridged .......................... ACCEPT   \ only where br_netfilter is there
+//	  from or to an IPv6-only link, bridged ..... ACCEPT   /
+//	  from BR ................................... DROP     a forged source gets no answer
+//	  to BR ..................................... REJECT
+//
+// Where the kernel has no IPv6 these are left out. What keeps them from being read or installed doesn't
+// keep those of IPv4 from it.
+//
+//	                       guests' bridge        uplink's bridge
+//	guest ── port ──────────── gway0                  br0 ──────── eth0
+//	                             └─ inner ══ outer ─┘
+//	                      guard: IPv6 ^      ^ guard: what guests may send
+//
+// The guards are chains of family netdev: they see a frame before the bridge does, which so learns
+// nothing from one that is dropped. One transaction puts a guard in the place of another. What it was
+// made from is written down with its rules, so that it is known again whole or not.
+//
 // Both backends of iptables work: nf_tables and legacy. Rules are replaced by one
 // iptables-restore --noflush, atomic for each table, jumps included, so that no packet meets a
 // chain of ours half done; nothing that isn't ours is named in it.
@@ -52,7 +78,10 @@
 //
 // Limits. Base chains that iptables adds for us to a table of others stay. The kernel stores a subnet with at most 64 interfaces in a set (hash:net,iface);
 // the 65th is an error. With the legacy backend nobody tells us of changes, so what others
-// break is seen at the next Observe; the same holds for the sets with either backend.
+// break is seen at the next Observe; the same holds for the sets with either backend. br_netfilter that
+// is loaded later is seen at the next Observe, too; until then bridged frames meet the rules for routed ones.
+// Guards need Linux 5.10, which keeps a table's comment. On the way through an IPv6-only link multicast
+// reaches the host, with GuardSpec.Host, too.
 // A guest speaks to the host and the outside from its network's subnet only: further addresses
 // that somebody gives a bridge by hand lead nowhere. What we ACCEPT ends the way through
 // iptables alone: nftables chains of others, firewalld's for one, see the packet, too.
@@ -61,5 +90,5 @@
 // were made by the former.
 //
 // The package is not responsible for: which entries belong in the sets (package plan), the
-// bridges and their group (package link), IPv6, firewalld's zones, port forwards.
+// bridges, their group and the IPv6-only link (package link), firewalld's zones, port forwards.
 package firewall

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
+	"maps"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"gangway/service/plan"
 	"gangway/service/vnet"
@@ -17,7 +19,8 @@ type Options struct {
 	// Log gets what is worth telling; slog.Default() if nil.
 	Log *slog.Logger
 	// Program is the name or path of the iptables program, "" for iptables as found in PATH.
-	// Program-save and Program-restore must be there, too.
+	// Program-save and Program-restore must be there, too, and, where the kernel has IPv6, the same of
+	// the name with ip6tables in it.
 	Program string
 	// RuntimeDir (/run/gangway) is where it is remembered, in firewall.json, which tables of
 	// nf_tables weren't there before our chains, so that RemoveFirewall, of this process or a
@@ -29,24 +32,25 @@ type Options struct {
 // Firewall observes and changes our part of the packet filter. Its methods may be called from
 // different goroutines, one after the other.
 type Firewall struct {
-	log      *slog.Logger
-	programs programs
+	log    *slog.Logger
+	noIPv6 error // why ipv6 is nil
 
-	mu       sync.Mutex // guards all below, and is held during an Observe or an Apply
-	netlink  *conn
-	accepted accepted
-	seen     look
-	memory   memory
+	mu         sync.Mutex // guards all below, and is held during an Observe or an Apply
+	ipv4, ipv6 *family
+	netlink    *conn
+	seen       look
+	watched    watched
+	memory     memory
 }
 
 // look is what was last seen of the rules.
 type look struct {
-	// valid is set when generation, of nftables, and bridged are what it was seen with.
-	valid      bool
-	generation uint32
-	bridged    bool
-	problem    string
-	present    bool
+	// valid is set when generation, of nftables, bridged and ipv6 are what it was seen with.
+	valid         bool
+	generation    uint32
+	bridged, ipv6 bool
+	problem       string
+	present       bool
 }
 
 // New finds the programs and kernel parts that the firewall needs; the error names one that
@@ -60,10 +64,10 @@ func New(options Options) (*Firewall, error) {
 	if name == "" {
 		name = "iptables"
 	}
-	var err error
-	if f.programs, err = findPrograms(name); err != nil {
+	if err := f.findFamilies(name); err != nil {
 		return nil, err
 	}
+	var err error
 	if f.netlink, err = openConn(); err != nil {
 		return nil, err
 	}
@@ -82,19 +86,28 @@ func (f *Firewall) Close() {
 	f.netlink.close()
 }
 
-// Observe looks at our chains, jumps and sets. With the nf_tables backend iptables-save is run
-// only when the ruleset has changed since the last look.
+// Observe looks at our chains, jumps, sets and guards. With the nf_tables backend iptables-save is run
+// only when the ruleset has changed since the last look. What keeps IPv6 rules from being read is a
+// problem, not an error.
 func (f *Firewall) Observe(ctx context.Context) (vnet.Firewall, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.look(ctx); err != nil {
+	generation, err := f.generation()
+	if err != nil {
+		return vnet.Firewall{}, err
+	}
+	if err := f.look(ctx, generation); err != nil {
+		return vnet.Firewall{}, err
+	}
+	if err := f.lookAtGuards(generation); err != nil {
 		return vnet.Firewall{}, err
 	}
 	observed := vnet.Firewall{
 		Chains:  f.seen.problem == "",
 		Problem: f.seen.problem,
-		Present: f.seen.present || f.ownsTables(), // killed in between, they would stay
+		Present: f.seen.present || f.watched.table || f.ownsTables(), // killed in between, they would stay
 		Sets:    make(map[string][]vnet.SetEntry, len(plan.Sets())),
+		Guards:  maps.Clone(f.watched.digests),
 	}
 	for _, name := range plan.Sets() {
 		entries, ok, err := f.netlink.listSet(name)
@@ -109,46 +122,49 @@ func (f *Firewall) Observe(ctx context.Context) (vnet.Firewall, error) {
 	return observed, nil
 }
 
-// look brings seen up to date.
-func (f *Firewall) look(ctx context.Context) error {
+// look brings seen up to date; generation was asked for a moment ago.
+func (f *Firewall) look(ctx context.Context, generation uint32) error {
 	bridged, err := hasBridgeNetfilter()
 	if err != nil {
 		return err
 	}
-	generation, err := f.generation()
+	ipv6, err := hasIPv6()
 	if err != nil {
 		return err
 	}
-	if f.seen.valid && f.programs.nft && f.seen.generation == generation && f.seen.bridged == bridged {
+	if f.seen.valid && f.usesNftables() && f.seen.generation == generation && f.seen.bridged == bridged && f.seen.ipv6 == ipv6 {
 		return nil
 	}
 	f.seen.valid = false
-	rules, err := f.programs.read(ctx)
+	readings, err := f.read(ctx, bridged)
 	if err != nil {
 		return err
 	}
 	// A change between the question for the generation and the reading shows as another
 	// generation the next time.
-	want := chains(bridged)
-	f.seen = look{true, generation, bridged, f.accepted.problem(rules, want), rules.present(want)}
+	f.seen = newLook(generation, bridged, readings)
 	return nil
 }
 
-// generation returns the number of the nftables ruleset, 0 with the legacy backend.
-func (f *Firewall) generation() (uint32, error) {
-	if !f.programs.nft {
-		return 0, nil
+func newLook(generation uint32, bridged bool, readings []reading) look {
+	l := look{generation: generation, bridged: bridged, ipv6: len(readings) > 1}
+	var unread error
+	l.problem, l.present, unread = assess(readings)
+	l.valid = unread == nil
+	if l.problem == "" && unread != nil {
+		l.problem = unread.Error()
 	}
-	return f.netlink.generation()
+	return l
 }
 
-// hasBridgeNetfilter tells whether br_netfilter is there, built in or loaded.
-func hasBridgeNetfilter() (bool, error) {
-	_, err := os.Stat("/proc/sys/net/bridge/bridge-nf-call-iptables")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return false, fmt.Errorf("cannot look for br_netfilter: %w", err)
+// generation returns the number of the nftables ruleset, 0 where the kernel has no nf_tables and no
+// program of ours needs it.
+func (f *Firewall) generation() (uint32, error) {
+	g, err := f.netlink.generation()
+	if err != nil && !f.ipv4.nft && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)) {
+		return 0, nil
 	}
-	return err == nil, nil
+	return g, err
 }
 
 // Apply carries out operations of the firewall room, in order, each whatever became of those
@@ -168,6 +184,10 @@ func (f *Firewall) Apply(ctx context.Context, ops []plan.Op) []plan.Outcome {
 			o.Err = f.netlink.addEntry(op.Set, op.Entry)
 		case plan.DeleteSetEntry:
 			o.Err = f.netlink.deleteEntry(op.Set, op.Entry)
+		case plan.SetGuard:
+			o.Err = f.setGuard(op.Spec)
+		case plan.DeleteGuard:
+			o.Err = f.deleteGuard(op.Network)
 		case plan.FlushFlows:
 			o.Count, o.Err = f.flushFlows(op)
 		default:

@@ -64,11 +64,11 @@ func entry(text string) vnet.SetEntry {
 func add(set, text string) plan.Op    { return plan.AddSetEntry{Set: set, Entry: entry(text)} }
 func remove(set, text string) plan.Op { return plan.DeleteSetEntry{Set: set, Entry: entry(text)} }
 
-// saved returns the ruleset as text, without comments and packet counts.
+// saved returns the rules of both families as text, without comments and packet counts.
 func saved(host *namespace, f *Firewall) string {
 	host.t.Helper()
 	var lines []string
-	for line := range strings.Lines(host.run(f.programs.save)) {
+	for line := range strings.Lines(host.run(f.ipv4.save) + host.run(f.ipv6.save)) {
 		if line[0] == '#' {
 			continue
 		}
@@ -103,16 +103,27 @@ func TestForeignRulesStay(t *testing.T) {
 		-A GANGWAY -j RETURN
 		COMMIT
 		EOF
+		%s <<-EOF
+		*nat
+		-A POSTROUTING -s fd00::/64 -j MASQUERADE
+		COMMIT
+		*filter
+		:FORWARD DROP
+		:GANGWAY -
+		-A INPUT -p tcp --dport 22 -j ACCEPT
+		-A FORWARD -j GANGWAY
+		COMMIT
+		EOF
 		ipset create others hash:net,iface
-		ipset add others 192.0.2.0/24,eth9`, f.programs.restore)
+		ipset add others 192.0.2.0/24,eth9`, f.ipv4.restore, f.ipv6.restore)
 		before, setsBefore := saved(host, f), host.run("ipset", "save")
 
 		if got, want := observe(t, f), (vnet.Firewall{Problem: "chain GANGWAY-FORWARD of table mangle is missing",
-			Sets: map[string][]vnet.SetEntry{}}); !cmp.Equal(got, want) {
+			Sets: map[string][]vnet.SetEntry{}, Guards: map[string]string{}}); !cmp.Equal(got, want) {
 			t.Errorf("before: %s", cmp.Diff(want, got))
 		}
 		apply(t, f, plan.InstallChains{}, add(plan.SetLocal, "192.168.231.0/24,gway0"))
-		want := vnet.Firewall{Chains: true, Present: true, Sets: map[string][]vnet.SetEntry{
+		want := vnet.Firewall{Chains: true, Present: true, Guards: map[string]string{}, Sets: map[string][]vnet.SetEntry{
 			plan.SetLocal: {entry("192.168.231.0/24,gway0")}, plan.SetOut: {}, plan.SetNAT: {}, plan.SetInbound: {}}}
 		if d := cmp.Diff(want, observe(t, f), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 			t.Errorf("after installation (-want +got):\n%s", d)
@@ -144,7 +155,7 @@ func TestInstallTwiceChangesNothing(t *testing.T) {
 		generation, err := f.generation()
 		must(t, err)
 		apply(t, f, plan.InstallChains{})
-		apply(t, newFirewall(t, f.programs.name), plan.InstallChains{})
+		apply(t, newFirewall(t, f.ipv4.name), plan.InstallChains{})
 		if d := cmp.Diff(before, saved(host, f)); d != "" {
 			t.Errorf("second installation (-before +after):\n%s", d)
 		}
@@ -153,7 +164,7 @@ func TestInstallTwiceChangesNothing(t *testing.T) {
 		if again != generation {
 			t.Errorf("the second installation has changed the ruleset: generation %d, was %d", again, generation)
 		}
-		if !observe(t, newFirewall(t, f.programs.name)).Chains {
+		if !observe(t, newFirewall(t, f.ipv4.name)).Chains {
 			t.Error("a new process doesn't recognise the chains")
 		}
 	})
@@ -172,6 +183,13 @@ func TestMend(t *testing.T) {
 			"the jump from INPUT to GANGWAY-INPUT in table filter stands there 2 times"},
 		{"rule deleted", "IPTABLES -D GANGWAY-FORWARD 3", "chain GANGWAY-FORWARD of table filter has other rules than ours"},
 		{"rule inserted", "IPTABLES -I GANGWAY-FORWARD -j ACCEPT", "chain GANGWAY-FORWARD of table filter has other rules than ours"},
+		{"IPv6 flush", "IP6TABLES -F", "IPv6: chain GANGWAY-INPUT of table filter has other rules than ours"},
+		{"IPv6 flush and delete", "IP6TABLES -F; IP6TABLES -X", "IPv6: chain GANGWAY-INPUT of table filter is missing"},
+		{"IPv6 jump gone", "IP6TABLES -D FORWARD -j GANGWAY-FORWARD", "IPv6: the jump from FORWARD to GANGWAY-FORWARD in table filter is missing"},
+		{"IPv6 another first", "IP6TABLES -I FORWARD -j ACCEPT",
+			`IPv6: the jump from FORWARD to GANGWAY-FORWARD in table filter stands behind "-j ACCEPT"`},
+		{"IPv6 rule deleted", "IP6TABLES -D GANGWAY-FORWARD 1", "IPv6: chain GANGWAY-FORWARD of table filter has other rules than ours"},
+		{"both flushed", "IP6TABLES -F; IPTABLES -F", "chain GANGWAY-INPUT of table filter has other rules than ours"},
 		{"rule replaced", "IPTABLES -t nat -R GANGWAY-POSTROUTING 1 -j ACCEPT", "chain GANGWAY-POSTROUTING of table nat has other rules than ours"},
 	} {
 		t.Run(damage.name, func(t *testing.T) {
@@ -179,7 +197,7 @@ func TestMend(t *testing.T) {
 				apply(t, f, plan.InstallChains{}, add(plan.SetNAT, "10.0.0.0/24,eth0"))
 				before := saved(host, f)
 				observe(t, f)
-				host.sh("%s", strings.ReplaceAll(damage.commands, "IPTABLES", f.programs.name))
+				host.sh("%s", strings.NewReplacer("IP6TABLES", f.ipv6.name, "IPTABLES", f.ipv4.name).Replace(damage.commands))
 				got := observe(t, f)
 				if got.Chains || got.Problem != damage.problem {
 					t.Errorf("chains intact: %v, problem %q, want %q", got.Chains, got.Problem, damage.problem)
@@ -189,7 +207,7 @@ func TestMend(t *testing.T) {
 					t.Errorf("after mending: %+v", got)
 				}
 				after := saved(host, f)
-				if damage.name == "another first" {
+				if strings.HasSuffix(damage.name, "another first") {
 					after = strings.Replace(after, "-A FORWARD -j ACCEPT\n", "", 1) // theirs; it stays
 				}
 				if d := cmp.Diff(before, after); d != "" {
@@ -205,12 +223,12 @@ func TestMend(t *testing.T) {
 func TestRemoveReferenced(t *testing.T) {
 	forBackends(t, func(t *testing.T, host *namespace, f *Firewall) {
 		apply(t, f, plan.InstallChains{})
-		host.run(f.programs.name, "-A", "OUTPUT", "-m", "set", "--match-set", plan.SetOut, "src,dst", "-j", "ACCEPT")
+		host.run(f.ipv4.name, "-A", "OUTPUT", "-m", "set", "--match-set", plan.SetOut, "src,dst", "-j", "ACCEPT")
 		err := f.Apply(context.Background(), []plan.Op{plan.RemoveFirewall{}})[0].Err
 		if want := `cannot destroy set "gangway-out": busy: a rule that isn't ours refers to it`; err == nil || err.Error() != want {
 			t.Errorf("error is %v, want %s", err, want)
 		}
-		host.run(f.programs.name, "-F", "OUTPUT")
+		host.run(f.ipv4.name, "-F", "OUTPUT")
 		apply(t, f, plan.RemoveFirewall{})
 	})
 }

@@ -26,7 +26,6 @@ func (f *Firewall) install(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	want := chains(bridged)
 	f.seen.valid = false
 	mended, thwarted := false, error(nil)
 	for range attempts + 1 {
@@ -34,26 +33,28 @@ func (f *Firewall) install(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		rules, err := f.programs.read(ctx)
+		readings, err := f.read(ctx, bridged)
 		if err != nil {
 			return err
 		}
-		if err := f.settleTables(rules, want); err != nil {
+		if err := f.settleTables(readings); err != nil {
 			return err
 		}
 		if mended {
-			f.accepted.learn(rules, want)
+			for _, r := range readings {
+				r.accepted.learn(r.rules, r.want)
+			}
 		}
-		problem := f.accepted.problem(rules, want)
+		problem, _, unread := assess(readings)
 		if problem == "" {
-			f.seen = look{true, generation, bridged, "", true}
-			return nil
+			f.seen = newLook(generation, bridged, readings)
+			return unread
 		}
 		f.log.Debug("installing firewall chains", "problem", problem)
-		if err := f.announceTables(); err != nil {
+		if err := f.announceTables(readings); err != nil {
 			return err
 		}
-		thwarted = f.mend(ctx, rules, want)
+		thwarted = f.mend(ctx, readings)
 		mended = thwarted == nil
 	}
 	if thwarted == nil {
@@ -62,37 +63,47 @@ func (f *Firewall) install(ctx context.Context) error {
 	return fmt.Errorf("cannot install firewall chains: %w", thwarted)
 }
 
-// mend changes what differs from want. Where only jumps are gone, they are inserted and
+// mend changes what differs from what is wanted. Where only jumps are gone, they are inserted and
 // the chains, their counters included, left alone. Otherwise chains and jumps change in one transaction,
 // for the time between them would be one without protection.
-func (f *Firewall) mend(ctx context.Context, rules ruleset, want []chain) error {
-	var gone []chain
-	onlyJumps := true
-	for _, c := range want {
-		count, first := rules.jumps(c)
+func (f *Firewall) mend(ctx context.Context, readings []reading) error {
+	errs := []error{f.restore(ctx, readings, func(r reading) string {
+		if _, only := r.goneJumps(); only {
+			return ""
+		}
+		return r.accepted.renderInstall(r.rules, r.want)
+	})}
+	for _, r := range readings {
+		gone, only := r.goneJumps()
+		for _, c := range gone {
+			if only {
+				errs = append(errs, r.iptables.Insert(c.table, c.hook, 1, "-j", c.name))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// goneJumps returns the chains that no jump leads to, and whether nothing else is amiss.
+func (r reading) goneJumps() (gone []chain, only bool) {
+	only = true
+	for _, c := range r.want {
+		count, first := r.rules.jumps(c)
 		switch {
-		case !f.accepted.intact(rules, c), count > 0 && !first, count > 1:
-			onlyJumps = false
+		case !r.accepted.intact(r.rules, c), count > 0 && !first, count > 1:
+			only = false
 		case count == 0:
 			gone = append(gone, c)
 		}
 	}
-	if !onlyJumps {
-		return f.programs.apply(ctx, f.accepted.renderInstall(rules, want))
-	}
-	for _, c := range gone {
-		if err := f.programs.iptables.Insert(c.table, c.hook, 1, "-j", c.name); err != nil {
-			return err
-		}
-	}
-	return nil
+	return gone, only
 }
 
 // destroyPatience bounds how long a set may still be in use after its last rule has gone:
 // the kernel frees rules of nftables some milliseconds after their removal.
 const destroyPatience = 2 * time.Second
 
-// remove takes away jumps, chains and sets of ours, and then the tables that came with them.
+// remove takes away jumps, chains, guards and sets of ours, and then the tables that came with them.
 func (f *Firewall) remove(ctx context.Context) error {
 	// First of all nobody may leave any more: translation goes before the chain that
 	// forbids what isn't translated.
@@ -102,28 +113,28 @@ func (f *Firewall) remove(ctx context.Context) error {
 		}
 	}
 	f.seen.valid = false
-	ours := chains(false)
-	var thwarted, unsettled error
+	var thwarted, unsettled, unread error
 	for range attempts {
-		rules, err := f.programs.read(ctx)
+		readings, err := f.read(ctx, false)
 		if err != nil {
 			return err
 		}
-		unsettled = f.settleTables(rules, ours)
-		text := renderRemove(rules, ours)
-		if text == "" {
+		unsettled = f.settleTables(readings)
+		var present bool
+		if _, present, unread = assess(readings); !present {
 			thwarted = nil
 			break
 		}
-		if thwarted = f.programs.apply(ctx, text); thwarted == nil {
+		thwarted = f.restore(ctx, readings, func(r reading) string { return renderRemove(r.rules, r.want) })
+		if thwarted == nil {
 			break
 		}
 	}
 	if thwarted != nil {
 		return fmt.Errorf("cannot remove firewall chains: %w", thwarted)
 	}
-	f.accepted = accepted{}
-	errs := []error{unsettled}
+	f.forgetForms()
+	errs := []error{unread, unsettled, f.removeGuards()}
 	deadline := time.Now().Add(destroyPatience)
 	for _, name := range plan.Sets() {
 		errs = append(errs, f.destroy(ctx, name, deadline))

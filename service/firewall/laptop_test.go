@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -102,10 +103,10 @@ func (n *namespace) serve(address string) {
 	var conn net.PacketConn
 	n.do(func() {
 		var err error
-		if listener, err = net.Listen("tcp4", address); err != nil {
+		if listener, err = net.Listen("tcp"+version(address), address); err != nil {
 			panic(err)
 		}
-		if conn, err = net.ListenPacket("udp4", address); err != nil {
+		if conn, err = net.ListenPacket("udp"+version(address), address); err != nil {
 			panic(err)
 		}
 	})
@@ -134,11 +135,20 @@ func (n *namespace) serve(address string) {
 	}()
 }
 
+// version returns which IP an address with port is of; one without address is of IPv4.
+func version(address string) string {
+	if strings.HasPrefix(address, "[") {
+		return "6"
+	}
+	return "4"
+}
+
 // What ask returns beside the address that the server saw.
 const (
 	silence     = "silence"     // no answer
 	refused     = "refused"     // TCP reset, ICMP port unreachable
 	unreachable = "unreachable" // ICMP network unreachable or prohibited
+	prohibited  = "prohibited"  // ICMPv6 administratively prohibited or policy failed
 )
 
 // patience is how long an answer may take; silenceAfter, how long none has to come for silence.
@@ -159,7 +169,7 @@ func (n *namespace) ask(network, from, to string, within time.Duration) string {
 	}
 	var answer string
 	n.do(func() {
-		conn, err := dialer.DialContext(context.Background(), network+"4", to)
+		conn, err := dialer.DialContext(context.Background(), network+version(to), to)
 		if err == nil {
 			defer conn.Close()
 			conn.SetDeadline(time.Now().Add(within))
@@ -181,6 +191,8 @@ func (n *namespace) ask(network, from, to string, within time.Duration) string {
 			answer = refused
 		case errors.Is(err, syscall.ENETUNREACH):
 			answer = unreachable
+		case errors.Is(err, syscall.EACCES):
+			answer = prohibited
 		case errors.As(err, &timeout) && timeout.Timeout():
 			answer = silence
 		default:

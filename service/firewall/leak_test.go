@@ -22,7 +22,7 @@ func TestInvalidPacketStays(t *testing.T) {
 		if got := leaked(); got != "0" {
 			t.Errorf("%s untranslated packets left", got)
 		}
-		l.host.run(l.firewall.programs.name, "-I", "FORWARD", "-p", "tcp", "-j", "ACCEPT")
+		l.host.run(l.firewall.ipv4.name, "-I", "FORWARD", "-p", "tcp", "-j", "ACCEPT")
 		if got := leaked(); got != "1" {
 			t.Errorf("without the rule, %s untranslated packets left: the test shows nothing", got)
 		}

@@ -105,47 +105,69 @@ func bootID() string {
 }
 
 // ownsTables tells whether there are tables to remove once nothing of ours is in them.
-func (f *Firewall) ownsTables() bool { return f.programs.nft && len(f.memory.tables) > 0 }
+func (f *Firewall) ownsTables() bool { return len(f.owned()) > 0 }
+
+// owned lists those tables, sorted.
+func (f *Firewall) owned() []string {
+	var names []string
+	for name := range f.memory.tables {
+		if p := f.of(name); p != nil && p.nft {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
 
 // announceTables remembers those tables that iptables is about to make. One that was ours and is gone
 // counts as absent like any other.
-func (f *Firewall) announceTables() error {
-	if !f.programs.nft || f.memory.file == "" {
+func (f *Firewall) announceTables(readings []reading) error {
+	if f.memory.file == "" {
 		return nil
 	}
 	tables := map[string]uint64{}
 	maps.Copy(tables, f.memory.tables)
-	for name := range baseChains {
-		_, exists, err := f.netlink.table(name)
-		if err != nil {
-			return err
+	for _, r := range readings {
+		if r.err != nil || !r.nft {
+			continue
 		}
-		if !exists {
-			tables[name] = 0
+		for _, c := range r.want {
+			name := r.prefix + c.table
+			_, exists, err := f.netlink.table(name)
+			if err != nil {
+				return err
+			}
+			if !exists {
+				tables[name] = 0
+			}
 		}
 	}
 	return f.memory.replace(tables)
 }
 
-// settleTables brings the memory up to date with rules, which were just read: it learns the handles of
-// announced tables that have a chain of ours, and forgets tables that somebody else has made
-// since.
-func (f *Firewall) settleTables(rules ruleset, ours []chain) error {
-	if !f.ownsTables() {
-		return nil
-	}
+// settleTables brings the memory up to date with what was just read: it learns the handles of announced
+// tables that have a chain of ours, and forgets tables that somebody else has made since.
+func (f *Firewall) settleTables(readings []reading) error {
 	tables := maps.Clone(f.memory.tables)
-	for name, handle := range f.memory.tables {
-		t, exists, err := f.netlink.table(name)
-		if err != nil {
-			return err
+	for _, r := range readings {
+		if r.err != nil || !r.nft {
+			continue
 		}
-		switch {
-		case !exists: // until it is announced again, or removed
-		case handle == 0 && slices.ContainsFunc(ours, func(c chain) bool { return c.table == name && rules.has(c) }):
-			tables[name] = t.handle
-		case handle != t.handle:
-			delete(tables, name)
+		for name, handle := range f.memory.tables {
+			if f.of(name) != r.family {
+				continue
+			}
+			t, exists, err := f.netlink.table(name)
+			if err != nil {
+				return err
+			}
+			switch {
+			case !exists: // until it is announced again, or removed
+			case handle == 0 && slices.ContainsFunc(r.want, func(c chain) bool { return r.prefix+c.table == name && r.rules.has(c) }):
+				tables[name] = t.handle
+			case handle != t.handle:
+				delete(tables, name)
+			}
 		}
 	}
 	return f.memory.replace(tables)
@@ -154,19 +176,16 @@ func (f *Firewall) settleTables(rules ruleset, ours []chain) error {
 // removeTables removes the tables that weren't there before us, but for those that somebody else
 // uses now: they are theirs from then on, and forgotten like the others.
 func (f *Firewall) removeTables() error {
-	if !f.ownsTables() {
-		return nil
-	}
 	kept := map[string]uint64{}
+	maps.Copy(kept, f.memory.tables)
 	var errs []error
-	for _, name := range slices.Sorted(maps.Keys(f.memory.tables)) {
-		handle := f.memory.tables[name]
-		deleted, err := f.netlink.deleteUnused(name, handle)
+	for _, name := range f.owned() {
+		deleted, err := f.netlink.deleteUnused(name, f.memory.tables[name])
 		if err != nil {
-			kept[name] = handle
 			errs = append(errs, err)
 			continue
 		}
+		delete(kept, name)
 		f.log.Debug("removing firewall table", "table", name, "deleted", deleted)
 	}
 	return errors.Join(append(errs, f.memory.replace(kept))...)

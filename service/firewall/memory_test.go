@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"gangway/service/plan"
 )
@@ -26,15 +27,32 @@ func remembering(t testing.TB, program, dir string) *Firewall {
 	return f
 }
 
-// tables lists the names of the nftables tables.
+// allTables are those that iptables makes for us.
+var allTables = []string{"filter", "ip6 filter", "mangle", "nat"}
+
+// announced is the memory of a process that was killed before it saw them.
+func announced() map[string]uint64 {
+	return map[string]uint64{"filter": 0, "ip6 filter": 0, "mangle": 0, "nat": 0}
+}
+
+// tables lists the names of the nftables tables, those of other families than IPv4 with the family.
 func (n *namespace) tables() []string {
 	n.t.Helper()
 	var names []string
 	for line := range strings.Lines(n.run("nft", "list", "tables")) {
-		names = append(names, strings.Fields(line)[2])
+		_, name, _ := strings.Cut(strings.TrimSpace(line), " ")
+		names = append(names, strings.TrimPrefix(name, "ip "))
 	}
 	slices.Sort(names)
 	return names
+}
+
+// withFamily returns a table's name as nft says it.
+func withFamily(table string) string {
+	if strings.Contains(table, " ") {
+		return table
+	}
+	return "ip " + table
 }
 
 func nftRuleset(n *namespace) string {
@@ -46,8 +64,10 @@ func nftRuleset(n *namespace) string {
 func (n *namespace) empty(tables ...string) {
 	n.t.Helper()
 	for _, table := range tables {
+		family, name := tableOf(table)
+		program := map[uint8]string{unix.NFPROTO_IPV4: "iptables-nft", unix.NFPROTO_IPV6: "ip6tables-nft"}[family]
 		for _, c := range baseChains[table] {
-			n.sh("iptables-nft -t %[1]s -A %[2]s -j ACCEPT; iptables-nft -t %[1]s -D %[2]s -j ACCEPT", table, c.name)
+			n.sh("%[1]s -t %[2]s -A %[3]s -j ACCEPT; %[1]s -t %[2]s -D %[3]s -j ACCEPT", program, name, c.name)
 		}
 	}
 }
@@ -63,6 +83,15 @@ func remembered(t testing.TB, dir string) map[string]uint64 {
 	var content memoryFile
 	must(t, json.Unmarshal(b, &content))
 	return content.Tables
+}
+
+// patienceEnds returns a function that tells whether patience has ended, after a moment.
+func patienceEnds() func() bool {
+	deadline := time.Now().Add(patience)
+	return func() bool {
+		<-time.After(2 * time.Millisecond)
+		return time.Now().After(deadline)
+	}
 }
 
 // eventually polls a condition until patience ends.
@@ -94,12 +123,12 @@ func TestTablesGo(t *testing.T) {
 			return f
 		}},
 		{"killed while installing", func(t *testing.T, _ *namespace, f *Firewall, dir string) *Firewall {
-			must(t, f.memory.replace(map[string]uint64{"filter": 0, "mangle": 0, "nat": 0}))
+			must(t, f.memory.replace(announced()))
 			return remembering(t, "iptables-nft", dir)
 		}},
 		{"killed while installing, next process installs", func(t *testing.T, _ *namespace, f *Firewall, dir string) *Firewall {
 			want := remembered(t, dir)
-			must(t, f.memory.replace(map[string]uint64{"filter": 0, "mangle": 0, "nat": 0}))
+			must(t, f.memory.replace(announced()))
 			f = remembering(t, "iptables-nft", dir)
 			apply(t, f, plan.InstallChains{})
 			if d := cmp.Diff(want, remembered(t, dir)); d != "" {
@@ -111,6 +140,7 @@ func TestTablesGo(t *testing.T) {
 			for _, table := range []string{"filter", "mangle", "nat"} {
 				host.sh("iptables-nft -t %[1]s -F; iptables-nft -t %[1]s -X", table)
 			}
+			host.sh("ip6tables-nft -F; ip6tables-nft -X")
 			f := remembering(t, "iptables-nft", dir)
 			// The kernel frees the rules some time after they went.
 			for _, set := range plan.Sets() {
@@ -122,7 +152,7 @@ func TestTablesGo(t *testing.T) {
 			return f
 		}},
 		{"flushed and mended", func(t *testing.T, host *namespace, f *Firewall, _ string) *Firewall {
-			host.sh("for t in filter mangle nat; do nft delete table ip $t; done")
+			host.sh("for t in 'ip filter' 'ip mangle' 'ip nat' 'ip6 filter'; do nft delete table $t; done")
 			apply(t, f, plan.InstallChains{})
 			return f
 		}},
@@ -142,7 +172,7 @@ func TestTablesGo(t *testing.T) {
 			f := remembering(t, "iptables-nft", dir)
 			for round := range 2 {
 				apply(t, f, plan.InstallChains{})
-				if got := slices.Sorted(maps.Keys(remembered(t, dir))); !slices.Equal(got, []string{"filter", "mangle", "nat"}) {
+				if got := slices.Sorted(maps.Keys(remembered(t, dir))); !slices.Equal(got, allTables) {
 					t.Fatalf("round %d: remembered: %q", round, got)
 				}
 				f = test.meanwhile(t, host, f, dir)
@@ -170,7 +200,11 @@ func TestTablesStay(t *testing.T) {
 		want      []string
 		line      string // must be there afterwards
 	}{
-		{"all there before", []string{"filter", "mangle", "nat"}, "", []string{"filter", "mangle", "nat"}, ""},
+		{"all there before", allTables, "", allTables, ""},
+		{"IPv6's there before", []string{"ip6 filter"}, "", []string{"ip6 filter"}, ""},
+		{"IPv6 rule", nil, "ip6tables-nft -A FORWARD -s 2001:db8::7 -j ACCEPT", []string{"ip6 filter"}, "ip6 saddr 2001:db8::7"},
+		{"IPv6 policy", nil, "ip6tables-nft -P FORWARD DROP", []string{"ip6 filter"}, "hook forward priority filter; policy drop"},
+		{"IPv6 table gone", nil, "nft delete table ip6 filter", []string{}, ""},
 		{"one there before", []string{"nat"}, "", []string{"nat"}, ""},
 		{"one there before, mended", []string{"nat"}, "iptables-nft -t nat -F", []string{"nat"}, ""},
 		{"rule", nil, "iptables-nft -t nat -A PREROUTING -s 192.0.2.7 -j ACCEPT", []string{"nat"}, "ip saddr 192.0.2.7"},
@@ -207,11 +241,11 @@ func TestTablesStay(t *testing.T) {
 					t.Errorf("ruleset (-before +after):\n%s", d)
 				}
 				// From now on they are somebody else's, whatever becomes of them.
-				host.sh("iptables-nft -t nat -F; iptables-nft -t filter -F")
+				host.sh("iptables-nft -t nat -F; iptables-nft -t filter -F; ip6tables-nft -F")
 				left := nftRuleset(host)
 				apply(t, f, plan.InstallChains{}, plan.RemoveFirewall{})
 				for _, table := range test.want {
-					if !strings.Contains(left, "table ip "+table+" ") || !slices.Contains(host.tables(), table) {
+					if !strings.Contains(left, "table "+withFamily(table)+" {") || !slices.Contains(host.tables(), table) {
 						t.Errorf("a second installation has taken table %s along", table)
 					}
 				}
@@ -226,7 +260,7 @@ func TestTablesWithoutMemory(t *testing.T) {
 	host.enter()
 	f := newFirewall(t, "iptables-nft")
 	apply(t, f, plan.InstallChains{}, plan.RemoveFirewall{})
-	if got := host.tables(); !slices.Equal(got, []string{"filter", "mangle", "nat"}) {
+	if got := host.tables(); !slices.Equal(got, allTables) {
 		t.Errorf("tables: %q", got)
 	}
 }
@@ -252,7 +286,7 @@ func TestTablesLegacy(t *testing.T) {
 	if err := legacy.removeTables(); err != nil {
 		t.Error(err)
 	}
-	if d := cmp.Diff(before, nftRuleset(host)); d != "" || len(remembered(t, dir)) != 3 {
+	if d := cmp.Diff(before, nftRuleset(host)); d != "" || len(remembered(t, dir)) != 4 {
 		t.Errorf("remembered: %v, ruleset (-before +after):\n%s", remembered(t, dir), d)
 	}
 }

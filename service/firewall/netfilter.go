@@ -34,9 +34,14 @@ func (c *conn) close() {
 
 // do sends a request to a subsystem and returns the answers' attributes, one element per message.
 func (c *conn) do(subsystem, command, flags int, attributes ...*nl.RtAttr) ([][]byte, error) {
+	return c.ask(unix.AF_INET, subsystem, command, flags, attributes...)
+}
+
+// ask is do for any family.
+func (c *conn) ask(family uint8, subsystem, command, flags int, attributes ...*nl.RtAttr) ([][]byte, error) {
 	req := nl.NewNetlinkRequest(subsystem<<8|command, flags)
 	req.Sockets = c.sockets
-	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_INET, Version: nl.NFNETLINK_V0})
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: family, Version: nl.NFNETLINK_V0})
 	for _, a := range attributes {
 		req.AddData(a)
 	}

@@ -127,7 +127,7 @@ func TestRefusalsAreNotLimited(t *testing.T) {
 // Docker sets FORWARD's policy to DROP, and br_netfilter sends bridged frames there.
 func TestForwardPolicyDrop(t *testing.T) {
 	forLaptops(t, func(t *testing.T, l *laptop) {
-		l.host.run(l.firewall.programs.name, "-P", "FORWARD", "DROP")
+		l.host.run(l.firewall.ipv4.name, "-P", "FORWARD", "DROP")
 		both(t, l.alice, "192.168.231.11:7", "192.168.231.10", "192.168.231.10")
 		both(t, l.alice, server+":7", "192.0.2.2", "192.0.2.2")
 		// Guests may speak from any address among themselves.
@@ -136,7 +136,7 @@ func TestForwardPolicyDrop(t *testing.T) {
 		both(t, l.alice, "10.1.1.2:7", "10.1.1.1", "10.1.1.1")
 
 		// It is our rule that does it, and after a flush we have it back.
-		l.host.run(l.firewall.programs.name, "-F")
+		l.host.run(l.firewall.ipv4.name, "-F")
 		both(t, l.alice, "192.168.231.11:7", silence, silence)
 		both(t, l.alice, server+":7", silence, silence)
 		if observe(t, l.firewall).Chains {

@@ -28,8 +28,8 @@ type programs struct {
 	nft bool
 }
 
-// findPrograms looks up name, name-save and name-restore in PATH.
-func findPrograms(name string) (programs, error) {
+// findPrograms looks up name, name-save and name-restore, of a protocol, in PATH.
+func findPrograms(name string, protocol iptables.Protocol) (programs, error) {
 	p := programs{name: name}
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -41,7 +41,7 @@ func findPrograms(name string) (programs, error) {
 	if p.restore, err = exec.LookPath(name + "-restore"); err != nil {
 		return p, fmt.Errorf("cannot find program %q: %w", name+"-restore", err)
 	}
-	if p.iptables, err = iptables.New(iptables.Path(path), iptables.Timeout(lockTimeout)); err != nil {
+	if p.iptables, err = iptables.New(iptables.IPFamily(protocol), iptables.Path(path), iptables.Timeout(lockTimeout)); err != nil {
 		return p, fmt.Errorf("cannot use program %q: %w", path, err)
 	}
 	version, err := run(context.Background(), "", path, "--version")
@@ -56,35 +56,44 @@ func findPrograms(name string) (programs, error) {
 	return p, nil
 }
 
-// read returns the whole IPv4 ruleset.
-func (p programs) read(ctx context.Context) (ruleset, error) {
-	text, err := run(ctx, "", p.save)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read firewall rules: %w", err)
-	}
-	return parseRuleset(text)
+// process is a program that runs.
+type process struct {
+	path           string
+	cmd            *exec.Cmd
+	out, complaint bytes.Buffer
+	cancel         context.CancelFunc
+	err            error
 }
 
-// apply has iptables-restore carry out the text, atomically for each table.
-func (p programs) apply(ctx context.Context, text string) error {
-	_, err := run(ctx, text, p.restore, "--noflush", "-w", fmt.Sprint(lockTimeout))
-	return err
+// start starts a program; wait must be called. Programs that are to run side by side are started by one
+// goroutine, since they inherit its thread's network namespace.
+func start(ctx context.Context, input, path string, args ...string) *process {
+	ctx, cancel := context.WithTimeout(ctx, programTimeout)
+	p := &process{path: path, cmd: exec.CommandContext(ctx, path, args...), cancel: cancel}
+	p.cmd.Env = append(os.Environ(), "LC_ALL=C")
+	p.cmd.Stdin = strings.NewReader(input)
+	p.cmd.WaitDelay = time.Second
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.complaint
+	p.err = p.cmd.Start()
+	return p
+}
+
+// wait waits for the program's end and returns what it printed.
+func (p *process) wait() (string, error) {
+	defer p.cancel()
+	err := p.err
+	if err == nil {
+		err = p.cmd.Wait()
+	}
+	if err == nil {
+		return p.out.String(), nil
+	}
+	if text := strings.Join(strings.Fields(p.complaint.String()), " "); text != "" {
+		return "", fmt.Errorf("%s: %w: %s", p.path, err, text)
+	}
+	return "", fmt.Errorf("%s: %w", p.path, err)
 }
 
 func run(ctx context.Context, input, path string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, programTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	cmd.Stdin = strings.NewReader(input)
-	cmd.WaitDelay = time.Second
-	var out, complaint bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &complaint
-	if err := cmd.Run(); err != nil {
-		if text := strings.Join(strings.Fields(complaint.String()), " "); text != "" {
-			return "", fmt.Errorf("%s: %w: %s", path, err, text)
-		}
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
-	return out.String(), nil
+	return start(ctx, input, path, args...).wait()
 }

@@ -10,9 +10,9 @@ import (
 // "-A CHAIN ".
 type ruleset map[string]map[string][]string
 
-// parseRuleset reads the output of iptables-save. A table that iptables can't show, because
+// parseRuleset reads the output of iptables-save. A table of our chains' that iptables can't show, because
 // native nftables rules were put into it, is an error.
-func parseRuleset(text string) (ruleset, error) {
+func parseRuleset(text string, ours []chain) (ruleset, error) {
 	set := ruleset{}
 	var table map[string][]string
 	for line := range strings.Lines(text) {
@@ -20,7 +20,7 @@ func parseRuleset(text string) (ruleset, error) {
 		switch {
 		case strings.HasPrefix(line, "# Table `") && strings.Contains(line, "incompatible"):
 			name, _, _ := strings.Cut(strings.TrimPrefix(line, "# Table `"), "'")
-			if slices.Contains([]string{"filter", "nat", "mangle"}, name) {
+			if slices.ContainsFunc(ours, func(c chain) bool { return c.table == name }) {
 				return nil, fmt.Errorf("cannot read table %q: it has nftables rules that iptables doesn't know", name)
 			}
 		case line == "" || line[0] == '#' || line == "COMMIT":

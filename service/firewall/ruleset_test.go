@@ -60,7 +60,7 @@ func TestRenderInstall(t *testing.T) {
 			"*nat\n:GANGWAY-POSTROUTING - [0:0]\n-A GANGWAY-POSTROUTING -m set --match-set gangway-nat src,dst -j MASQUERADE\nCOMMIT\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			rules, err := parseRuleset(test.have)
+			rules, err := parseRuleset(test.have, want)
 			must(t, err)
 			if got := (accepted{}).problem(rules, want); got != test.problem {
 				t.Errorf("problem is %q, want %q", got, test.problem)
@@ -73,7 +73,7 @@ func TestRenderInstall(t *testing.T) {
 }
 
 func TestRulesetWithoutOurs(t *testing.T) {
-	rules, err := parseRuleset(foreign)
+	rules, err := parseRuleset(foreign, nil)
 	must(t, err)
 	ours := chains(true)
 	if rules.present(ours) {
@@ -116,11 +116,11 @@ func TestParseRulesetErrors(t *testing.T) {
 		{"-A INPUT -j X\n", `cannot read ruleset: "-A INPUT -j X" stands before any table`},
 		{"*filter\nwhat\n", `cannot read ruleset: unexpected line "what"`},
 	} {
-		if _, err := parseRuleset(test.text); err == nil || err.Error() != test.want {
+		if _, err := parseRuleset(test.text, chains(true)); err == nil || err.Error() != test.want {
 			t.Errorf("error is %v, want %q", err, test.want)
 		}
 	}
-	if _, err := parseRuleset("# Table `security' is incompatible, use 'nft' tool.\n"); err != nil {
+	if _, err := parseRuleset("# Table `security' is incompatible, use 'nft' tool.\n", chains(true)); err != nil {
 		t.Errorf("a table that isn't ours to read: %v", err)
 	}
 }
@@ -129,7 +129,7 @@ func FuzzParseRuleset(f *testing.F) {
 	f.Add(foreign)
 	f.Add("*nat\n-A \n:\n:GANGWAY-INPUT - [0:0]\nCOMMIT\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		rules, err := parseRuleset(text)
+		rules, err := parseRuleset(text, chains(true))
 		if err != nil {
 			return
 		}

@@ -114,7 +114,7 @@ func TestBatchAnswersAreRead(t *testing.T) {
 	first, last := handle.Seq-1, handle.Seq
 	for _, sequence := range []uint32{first, last} { // two complaints, as when the kernel can't commit
 		b := appendMessage(nil, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, unix.NLM_F_REQUEST, sequence, unix.AF_INET, 0,
-			attribute{nftaTableName, []byte("nothing\x00")})
+			attribute{unix.NFTA_TABLE_NAME, []byte("nothing\x00")})
 		must(t, unix.Sendto(handle.Socket.GetFd(), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
 	}
 	if err := f.netlink.batchAnswer(first, last); !errors.Is(err, unix.ENOENT) {

@@ -15,12 +15,8 @@ const resubscribePause = time.Second
 
 // Watch pokes whenever somebody has changed the nftables ruleset since it was last looked
 // at by Observe or Apply, so that what was broken is mended at once. It returns when ctx ends.
-// With the legacy backend the kernel tells nothing, and Watch only waits.
+// Of the legacy backend's rules the kernel tells nothing; what happens to guards is heard of with either.
 func (f *Firewall) Watch(ctx context.Context, poke func(reason string)) error {
-	if !f.programs.nft {
-		<-ctx.Done()
-		return nil
-	}
 	for {
 		err := f.watch(ctx, poke)
 		if ctx.Err() != nil {

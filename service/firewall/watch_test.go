@@ -31,9 +31,8 @@ func awaitPoke(t *testing.T, pokes <-chan string) {
 }
 
 func TestWatch(t *testing.T) {
-	host := newNamespace(t, "host")
-	host.enter()
-	f := newFirewall(t, "iptables-nft")
+	d := newDock(t, "iptables-nft")
+	host, f := d.host, d.firewall
 	pokes := watching(t, host, f)
 	awaitPoke(t, pokes) // nothing was looked at before
 
@@ -45,7 +44,7 @@ func TestWatch(t *testing.T) {
 		if observe(t, f).Chains {
 			t.Fatalf("round %d: the flush wasn't seen", round)
 		}
-		apply(t, f, plan.InstallChains{})
+		apply(t, f, plan.InstallChains{}, plan.SetGuard{Spec: guardSpec()}, plan.DeleteGuard{Network: "default"})
 		if !observe(t, f).Chains {
 			t.Fatalf("round %d: the flush wasn't mended", round)
 		}
@@ -87,14 +86,19 @@ func TestWatchOverrun(t *testing.T) {
 	awaitPoke(t, pokes)
 }
 
-// With the legacy backend nothing is heard, and the end of it is clean, too.
+// With the legacy backend its rules' changes aren't heard of, those of guards are.
 func TestWatchLegacy(t *testing.T) {
-	host := newNamespace(t, "host")
-	host.enter()
-	f := newFirewall(t, "iptables-legacy")
-	pokes := watching(t, host, f)
-	apply(t, f, plan.InstallChains{})
-	if len(pokes) > 0 {
+	d := newDock(t, "iptables-legacy")
+	apply(t, d.firewall, plan.InstallChains{})
+	observe(t, d.firewall)
+	pokes := watching(t, d.host, d.firewall)
+	d.host.run("iptables-legacy", "-F")
+	apply(t, d.firewall, plan.InstallChains{}, plan.SetGuard{Spec: guardSpec()}) // one's own are no news
+	select {
+	case <-pokes:
 		t.Error("a poke from nobody")
+	case <-time.After(50 * time.Millisecond):
 	}
+	d.host.run("nft", "flush", "ruleset")
+	awaitPoke(t, pokes)
 }

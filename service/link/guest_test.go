@@ -87,3 +87,19 @@ func (g *guest) watch(t *testing.T) func(name string) int {
 		return losses[name]
 	}
 }
+
+// packetSocket is one that sends in the guest.
+func (g *guest) packetSocket(t *testing.T) (fd int) {
+	t.Helper()
+	made := make(chan error)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends in the guest's namespace
+		err := netns.Set(g.ns)
+		if err == nil {
+			fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		}
+		made <- err
+	}()
+	must(t, <-made)
+	return fd
+}

@@ -41,18 +41,21 @@ func (c *conn) ensureJoined(o plan.JoinBridge) error {
 	case l.Master == bridge.Index:
 		return c.setPortFlag(l.Index, unix.IFLA_BRPORT_ISOLATED, o.Isolated)
 	}
-	inner := l
+	inner, resize := l, false
 	if _, outer := plan.OuterOf(l); outer {
-		if err := c.takeMTU(l, bridge); err != nil {
-			return err
-		}
+		resize = l.MTU != bridge.MTU
 		if inner, err = c.otherEnd(l); err != nil {
 			return err
 		}
 	}
-	shut := o.Isolated && inner.Up
+	shut := inner.Up && (o.Isolated || resize)
 	if shut {
 		if err := c.setUp(inner.Index, false); err != nil {
+			return err
+		}
+	}
+	if resize {
+		if err := c.takeMTU(l, bridge); err != nil {
 			return err
 		}
 	}
@@ -70,11 +73,14 @@ func (c *conn) ensureJoined(o plan.JoinBridge) error {
 	return nil
 }
 
-// takeMTU: a bridge whose MTU nobody chose takes the least of its ports' (br_mtu_auto_adjust),
-// and is not to change because of us, neither way.
+// takeMTU gives the end the MTU of the bridge that it is about to join: a bridge whose MTU nobody
+// chose takes the least of its ports' (br_mtu_auto_adjust), and neither that bridge nor the one
+// before is to change because of us.
 func (c *conn) takeMTU(l, bridge vnet.Link) error {
-	if l.MTU == bridge.MTU {
-		return nil
+	if l.Master != 0 {
+		if err := c.do(linkRequest(l.Index, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(0)))); err != nil {
+			return err
+		}
 	}
 	return c.do(linkRequest(l.Index, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(bridge.MTU)))))
 }

@@ -1,6 +1,7 @@
 package ndp
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -16,7 +17,7 @@ const (
 	maxPrefixes = 64 // of a router
 )
 
-// burst is the time in which advertisements of one router count as one that was split.
+// burst is the time in which advertisements of one router count as one that was split (RFC 4861 6.2.3).
 const burst = 250 * time.Millisecond
 
 // misses is after how many advertisements without it a prefix is no longer advertised.
@@ -30,6 +31,8 @@ type router struct {
 	// until is when it is no longer a default router; zero if it is none.
 	until    time.Time
 	prefixes map[netip.Prefix]*heard
+	// burst is when the advertisement began that may have more parts; zero when it is complete.
+	burst time.Time
 	// bodies are its advertisements, the newest first.
 	bodies []body
 }
@@ -37,32 +40,34 @@ type router struct {
 // heard is a prefix.
 type heard struct {
 	until time.Time // zero for ever
-	// missed is how many advertisements lacked it since the last that had it, and missedAt when the
-	// last of these came.
-	missed   int
-	missedAt time.Time
+	at    time.Time
+	// missed is how many advertisements lacked it since the last that had it.
+	missed int
 }
 
 // hear takes note of an advertisement. changed tells whether shown is other than before.
 func (c cache) hear(ra *message.RouterAdvertisement, now time.Time) (changed bool) {
 	k := key{ra.From, ra.MAC}
-	r := c[k]
-	if r == nil {
+	r, known := c[k]
+	if known {
+		changed = r.complete(now)
+	} else {
 		if len(c) >= maxRouters {
 			return false // a router that has been there is worth more than one more
 		}
 		r = &router{prefixes: map[netip.Prefix]*heard{}}
 		c[k] = r
 	}
-	_, known := c[k], len(r.bodies) > 0
-	before := !r.until.IsZero()
+	before := r.until.IsZero()
 	r.until = time.Time{}
 	if life := ra.RouterLifetime(); life > 0 {
 		r.until = now.Add(life)
 	}
-	changed = before != !r.until.IsZero()
-	b := newBody(ra, now)
-	r.bodies, _ = remember(r.bodies, b)
+	changed = changed || before != r.until.IsZero()
+	if r.burst.IsZero() {
+		r.burst = now
+	}
+	r.bodies, _ = remember(r.bodies, newBody(ra, now))
 	changed = r.note(ra, now) || changed
 	if r.gone() {
 		delete(c, k)
@@ -73,9 +78,10 @@ func (c cache) hear(ra *message.RouterAdvertisement, now time.Time) (changed boo
 
 // note brings the prefixes up to date.
 func (r *router) note(ra *message.RouterAdvertisement, now time.Time) (changed bool) {
-	had := map[netip.Prefix]bool{}
 	for _, p := range ra.Prefixes() {
-		had[p.Prefix] = true
+		if !p.OnLink && !p.Autonomous {
+			continue // it tells of a prefix that isn't for use (RFC 4861 6.3.4, RFC 4862 5.5.3 a)
+		}
 		h := r.prefixes[p.Prefix]
 		switch {
 		case p.Valid == 0:
@@ -89,22 +95,30 @@ func (r *router) note(ra *message.RouterAdvertisement, now time.Time) (changed b
 			r.prefixes[p.Prefix] = h
 			changed = true
 		}
-		*h = heard{}
+		*h = heard{at: now}
 		if p.Valid != message.Infinity {
 			h.until = now.Add(p.Valid)
 		}
 	}
+	return changed
+}
+
+// complete looks, once all parts of an advertisement must have come, which prefixes it lacked: those that
+// the one before lacked, too, are no longer advertised.
+func (r *router) complete(now time.Time) (changed bool) {
+	if r.burst.IsZero() || now.Sub(r.burst) < burst {
+		return false
+	}
 	for p, h := range r.prefixes {
-		if had[p] || h.missed > 0 && now.Sub(h.missedAt) < burst {
+		if !h.at.Before(r.burst) {
 			continue
 		}
-		h.missed++
-		h.missedAt = now
-		if h.missed >= misses {
+		if h.missed++; h.missed >= misses {
 			delete(r.prefixes, p)
 			changed = true
 		}
 	}
+	r.burst = time.Time{}
 	return changed
 }
 
@@ -125,6 +139,7 @@ func (c cache) doubtful() bool {
 // expire lets go of what is over. changed tells whether anything was.
 func (c cache) expire(now time.Time) (changed bool) {
 	for k, r := range c {
+		changed = r.complete(now) || changed
 		if !r.until.IsZero() && !now.Before(r.until) {
 			r.until = time.Time{}
 			changed = true
@@ -148,6 +163,9 @@ func (c cache) next() time.Time {
 	var next time.Time
 	for _, r := range c {
 		next = earlier(next, r.until)
+		if !r.burst.IsZero() {
+			next = earlier(next, r.burst.Add(burst))
+		}
 		for _, h := range r.prefixes {
 			next = earlier(next, h.until)
 		}
@@ -163,13 +181,17 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
 // shown is what others see of it.
 func (c cache) shown() []vnet.Router {
 	var list []vnet.Router
 	for _, k := range slices.SortedFunc(maps.Keys(c), key.compare) {
 		r := c[k]
 		list = append(list, vnet.Router{Address: k.address, MAC: k.mac.String(), Default: !r.until.IsZero(),
-			Prefixes: slices.SortedFunc(maps.Keys(r.prefixes), netip.Prefix.Compare)})
+			Prefixes: slices.SortedFunc(maps.Keys(r.prefixes), comparePrefixes)})
 	}
 	return list
 }
@@ -182,7 +204,7 @@ func (r *router) current() []body {
 	for i, b := range r.bodies {
 		fresh := i == 0 || r.bodies[0].at.Sub(b.at) < burst
 		for _, p := range b.prefixes() {
-			if h := r.prefixes[p]; h != nil && h.missed < misses && !named[p] {
+			if r.prefixes[p] != nil && !named[p] {
 				fresh = true
 			}
 		}

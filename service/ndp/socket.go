@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,6 +14,13 @@ import (
 const (
 	routerFrame = 9216
 	guestFrame  = 2048
+)
+
+// How many frames of an interface are looked at in a time; what is more waits, and what is more than
+// the socket's buffer holds is dropped by the kernel, which is cheaper than looking at it.
+const (
+	floodFrames = 200
+	floodTime   = 100 * time.Millisecond
 )
 
 // networkOrder is a 16-bit number in network byte order, as packet(7) wants protocols.
@@ -65,7 +73,15 @@ func listen(index int, filter []unix.SockFilter, multicast bool) (*listener, err
 // call.
 func (l *listener) receive(size int, each func(frame []byte)) error {
 	buf := make([]byte, size)
+	count, since := 0, time.Now()
 	for {
+		if count++; count > floodFrames {
+			time.Sleep(floodTime - time.Since(since))
+			count = 0
+		}
+		if time.Since(since) >= floodTime {
+			count, since = 0, time.Now()
+		}
 		n, err := l.socket.Read(buf)
 		switch {
 		case err == nil:
@@ -107,3 +123,25 @@ func (s *sender) send(index int, frame []byte) error {
 }
 
 func (s *sender) close() { unix.Close(s.fd) }
+
+// index returns the index of the interface with the name, as it is now: it may be newer than the last
+// dump.
+func (s *sender) index(name string) (int, error) {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return 0, err
+	}
+	if err := unix.IoctlIfreq(s.fd, unix.SIOCGIFINDEX, request); err != nil {
+		return 0, err
+	}
+	return int(request.Uint32()), nil
+}
+
+// portError says which interface a frame couldn't be sent on.
+type portError struct {
+	index int
+	err   error
+}
+
+func (e *portError) Error() string { return fmt.Sprintf("cannot send to port %d: %v", e.index, e.err) }
+func (e *portError) Unwrap() error { return e.err }

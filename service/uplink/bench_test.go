@@ -35,7 +35,7 @@ func BenchmarkRead(b *testing.B) {
 			b.Run("convert", func(b *testing.B) {
 				pic, _, _ := r.readNM(b.Context(), k)
 				for b.Loop() {
-					convert(&pic, k, nil)
+					convert(&pic, k, holds{})
 				}
 			})
 			b.Run("profiles", func(b *testing.B) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"time"
 
 	nm "github.com/Wifx/gonetworkmanager/v3"
 

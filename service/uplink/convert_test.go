@@ -63,7 +63,7 @@ func TestConvert(t *testing.T) {
 		{"carrier lost just now", func() *scene {
 			s := office()
 			s.k.Links[1].Carrier = false
-			s.held = map[int]time.Duration{2: time.Millisecond}
+			s.holds.usable = map[int]time.Duration{2: time.Millisecond}
 			return s
 		}, "eth0", "eth0", []line{eth, wlan}},
 		{"set down", func() *scene {
@@ -247,7 +247,7 @@ func TestConvert(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := c.scene()
-			u := convert(&s.pic, &s.k, s.held)
+			u := convert(&s.pic, &s.k, s.holds)
 			if u.Primary != c.primary || u.Physical != c.physical {
 				t.Errorf("primary %q, physical %q; want %q, %q", u.Primary, u.Physical, c.primary, c.physical)
 			}
@@ -265,7 +265,7 @@ func TestConvert(t *testing.T) {
 
 func TestConvertDetails(t *testing.T) {
 	s := office()
-	s.held = map[int]time.Duration{2: 120 * time.Millisecond, 3: 80 * time.Millisecond, 99: time.Millisecond}
+	s.holds.usable = map[int]time.Duration{2: 120 * time.Millisecond, 3: 80 * time.Millisecond, 99: time.Millisecond}
 	s.address("eth0", "fe80::5/64").Scope = unix.RT_SCOPE_LINK
 	s.address("eth0", "2001:db8:1::5/64")
 	s.address("eth0", "2001:db8:1::6/64")
@@ -277,7 +277,7 @@ func TestConvertDetails(t *testing.T) {
 	eth.ip4.nameservers = []netip.Addr{addr("10.1.0.53")}
 	eth.ip6 = ipConfig{gateway: addr("fe80::1"), nameservers: []netip.Addr{addr("fe80::53"), addr("2001:db8::53")}}
 	s.pic.resolv = []netip.Addr{addr("127.0.0.53")}
-	u := convert(&s.pic, &s.k, s.held)
+	u := convert(&s.pic, &s.k, s.holds)
 	got, _ := u.Find("eth0")
 	want := vnet.Uplink{
 		Interface: "eth0", Index: 2, Kind: vnet.Ethernet, Connection: "eth0 profile", ConnectionUUID: "eth0 uuid",

@@ -39,7 +39,7 @@ func TestDecode(t *testing.T) {
 			if pic.primary != c.primary || len(pic.devices) != c.devices {
 				t.Errorf("primary %q, %d devices", pic.primary, len(pic.devices))
 			}
-			convert(&pic, &newScene().k, nil) // must cope with whatever it is
+			convert(&pic, &newScene().k, holds{}) // must cope with whatever it is
 		})
 	}
 }

@@ -92,7 +92,7 @@ func TestReservations(t *testing.T) {
 		{Prefix: net4("172.20.0.53/32"), Owner: `a name server of the VPN "Company"`},
 		{Prefix: net4("192.168.5.0/24"), Owner: `NetworkManager's profile "Workshop"`},
 	}
-	got := convert(&s.pic, &s.k, nil).Reserved
+	got := convert(&s.pic, &s.k, holds{}).Reserved
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Error("(-want +got):\n" + diff)
 	}

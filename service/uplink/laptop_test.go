@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -27,7 +26,17 @@ const insideVariable = "GANGWAY_UPLINK_TEST_INSIDE"
 // TestMain runs the program again in network, mount and process namespaces of its own: whatever
 // happens to it, the kernel takes everything away with its first process.
 func TestMain(m *testing.M) {
-	if os.Getenv(insideVariable) != "" || os.Geteuid() != 0 {
+	if os.Getenv(sharerVariable) != "" {
+		os.Exit(beSharer())
+	}
+	if os.Getenv(insideVariable) != "" {
+		if err := isolate(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(m.Run())
+	}
+	if os.Geteuid() != 0 {
 		os.Exit(m.Run())
 	}
 	runtime.LockOSThread() // Pdeathsig is sent when the thread ends
@@ -49,6 +58,31 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	os.Exit(0)
+}
+
+// isolate makes what programs look for by a path this process's own: its processes, its namespaces'
+// names, and the labs that other tests of this machine may be running.
+func isolate() error {
+	labs := "/tmp/gangway-lab"
+	if err := os.MkdirAll(labs, 0o755); err != nil {
+		return err
+	}
+	for _, m := range []struct {
+		target, kind string
+		flags        uintptr
+	}{
+		{"/", "", unix.MS_REC | unix.MS_PRIVATE},
+		{"/proc", "proc", 0},
+		{"/sys", "sysfs", unix.MS_RDONLY}, // or NetworkManager waits for udev
+		{"/run", "tmpfs", 0},
+		{"/dev/shm", "tmpfs", 0},
+		{labs, "tmpfs", 0},
+	} {
+		if err := unix.Mount(m.kind, m.target, m.kind, m.flags, ""); err != nil {
+			return fmt.Errorf("cannot mount %q: %w", m.target, err)
+		}
+	}
+	return os.Chmod(labs, 0o755)
 }
 
 // laptop is this process's network namespace with a real bus and NetworkManager, and two
@@ -138,9 +172,6 @@ dns-search=~company.example
 method=disabled
 `
 
-// mounts are made once a process.
-var mounts sync.Once
-
 // newLaptop sets everything up; it ends with the test. NetworkManager isn't started yet.
 func newLaptop(tb testing.TB) *laptop {
 	tb.Helper()
@@ -153,11 +184,6 @@ func newLaptop(tb testing.TB) *laptop {
 			tb.Fatalf("cannot mount %q: %v", target, err)
 		}
 	}
-	mounts.Do(func() {
-		mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE)
-		mount("proc", "/proc", "proc", 0)
-		mount("sysfs", "/sys", "sysfs", unix.MS_RDONLY) // or NetworkManager waits for udev
-	})
 	private := []string{"/run", "/var/lib/NetworkManager", "/etc/NetworkManager"}
 	for _, dir := range private {
 		mount("tmpfs", dir, "tmpfs", 0)

@@ -156,8 +156,13 @@ func TestNetworkManager(t *testing.T) {
 		u = l.read(r)
 		// NetworkManager takes 6 s until it lets go of the device; on a slow machine it may have.
 		eth, ok := u.Find("eth0")
-		if ok && (eth.Usable || eth.Reason != "no carrier") || u.Recheck != 0 {
+		if ok && (eth.Usable || eth.Reason != "no carrier" || !eth.LostCarrier || u.Recheck != lostFor-300*time.Millisecond) {
 			t.Errorf("after 300 ms: recheck %v, %+v", u.Recheck, eth)
+		}
+		clock = clock.Add(lostFor - 300*time.Millisecond)
+		u = l.read(r)
+		if eth, _ := u.Find("eth0"); eth.LostCarrier || u.Recheck != 0 {
+			t.Errorf("after 3 s: recheck %v, %+v", u.Recheck, eth)
 		}
 		if wlan, _ := u.Find("wlan0"); !wlan.Usable {
 			t.Errorf("wlan0 %+v", wlan)

@@ -49,11 +49,18 @@ type Reader struct {
 	recheck  time.Duration       // likewise
 	known    places              // what mattered in the last reading
 	source   string              // of the last reading, for the log
+
+	// changing is held by the one Share or Unshare that is under way.
+	changing chan struct{}
+	// shareWithin is how long either waits until the host is back on line, rollbackAfter when NetworkManager
+	// puts everything back by itself unless told otherwise.
+	shareWithin, rollbackAfter time.Duration
 }
 
 // New makes a Reader.
 func New(o Options) *Reader {
-	r := &Reader{bus: o.Bus, holdDown: o.HoldDown, now: o.Now, resolvConf: o.ResolvConf, log: o.Log}
+	r := &Reader{bus: o.Bus, holdDown: o.HoldDown, now: o.Now, resolvConf: o.ResolvConf, log: o.Log,
+		changing: make(chan struct{}, 1), shareWithin: 15 * time.Second, rollbackAfter: 30 * time.Second}
 	if r.holdDown == 0 {
 		r.holdDown = 300 * time.Millisecond
 	}

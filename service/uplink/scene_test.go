@@ -1,8 +1,6 @@
 package uplink
 
 import (
-	"time"
-
 	nm "github.com/Wifx/gonetworkmanager/v3"
 	"golang.org/x/sys/unix"
 
@@ -12,9 +10,9 @@ import (
 // scene builds the kernel's and NetworkManager's side of a case. A link's index is 1 more
 // than its place.
 type scene struct {
-	k    vnet.Kernel
-	pic  picture
-	held map[int]time.Duration
+	k     vnet.Kernel
+	pic   picture
+	holds holds
 }
 
 func newScene() *scene {

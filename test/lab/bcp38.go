@@ -17,30 +17,35 @@ type Spoofed struct {
 	Stations uint64
 }
 
-// filter sets up the router's ingress filter. Link-local and unspecified sources are legitimate on a LAN.
-func (s *Site) filter(ctx context.Context) error {
+// filter sets up a router's ingress filter. Link-local and unspecified sources are legitimate on a LAN, and so is whatever prefix
+// one of its routers advertises: they are all one operator's.
+func (s *Site) filter(ctx context.Context, r *Host) error {
 	v4, v6 := "0.0.0.0", "::, fe80::/10"
 	if s.Options.IPv4.IsValid() {
 		v4 += ", " + s.Options.IPv4.String()
 	}
-	if s.Options.IPv6.IsValid() {
-		v6 += ", " + s.Options.IPv6.String()
+	for _, p := range s.advertised() {
+		v6 += ", " + p.String()
 	}
 	rules := fmt.Sprintf(`table inet bcp38 {
 	counter spoofed4 { }
 	counter spoofed6 { }
+	set lan6 { type ipv6_addr; flags interval; elements = { %[3]s }; }
 	set sources4 { type ipv4_addr; size 1024; flags dynamic; counter; }
 	set sources6 { type ipv6_addr; size 1024; flags dynamic; counter; }
 	chain ingress {
 		type filter hook prerouting priority -300;
 		iifname %[1]q ip saddr != { %[2]s } counter name spoofed4 update @sources4 { ip saddr }
 		iifname %[1]q ip saddr != { %[2]s } drop
-		iifname %[1]q ip6 saddr != { %[3]s } counter name spoofed6 update @sources6 { ip6 saddr }
-		iifname %[1]q ip6 saddr != { %[3]s } drop
+		iifname %[1]q ip6 saddr != @lan6 counter name spoofed6 update @sources6 { ip6 saddr }
+		iifname %[1]q ip6 saddr != @lan6 drop
 	}
 }
 `, lanName, v4, v6)
-	if s.Options.StationFilter {
+	for _, c := range s.Cables {
+		if !s.Options.StationFilter || r != s.Router {
+			break
+		}
 		rules += fmt.Sprintf(`table bridge stations {
 	counter foreign { }
 	chain ingress {
@@ -48,12 +53,18 @@ func (s *Site) filter(ctx context.Context) error {
 		iifname %q ether saddr != %s counter name foreign drop
 	}
 }
-`, portName, mac(2, s.index))
+`, c.Port, c.MAC)
 	}
-	if _, err := s.Router.RunInput(ctx, rules, "nft", "-f", "-"); err != nil {
+	if _, err := r.RunInput(ctx, rules, "nft", "-f", "-"); err != nil {
 		return fmt.Errorf("cannot set up ingress filter of site %q: %w", s.Name, err)
 	}
 	return nil
+}
+
+// admit lets a router take a further prefix for one of the LAN.
+func (s *Site) admit(ctx context.Context, r *Host, p netip.Prefix) error {
+	_, err := r.Run(ctx, "nft", "add", "element", "inet", "bcp38", "lan6", "{", p.String(), "}")
+	return err
 }
 
 // Spoofed reads the counters of the router's ingress filter.

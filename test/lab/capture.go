@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -15,68 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Types of Ethernet frames.
 const (
-	EtherIPv4 uint16 = unix.ETH_P_IP
-	EtherIPv6 uint16 = unix.ETH_P_IPV6
-	EtherARP  uint16 = unix.ETH_P_ARP
+	captureFrames = 1 << 17  // kept at most
+	captureBytes  = 256      // kept of each, but for what tests look into
+	longestFrame  = 64 << 10 // that a cable carries, segmentation offload included
 )
-
-const (
-	captureFrames = 1 << 17 // kept at most
-	captureBytes  = 256     // kept of each
-)
-
-// Frame is one Ethernet frame as an interface saw it.
-type Frame struct {
-	Time     time.Time
-	Outgoing bool   // the host sent it; otherwise it came in
-	Data     []byte // from the Ethernet header on, at most 256 bytes
-}
-
-// Dst and Src are the MAC addresses.
-func (f Frame) Dst() net.HardwareAddr { return net.HardwareAddr(f.Data[0:6]) }
-func (f Frame) Src() net.HardwareAddr { return net.HardwareAddr(f.Data[6:12]) }
-
-// EtherType is EtherIPv4 and so on.
-func (f Frame) EtherType() uint16 { return binary.BigEndian.Uint16(f.Data[12:]) }
-
-// SrcIP and DstIP are the addresses of an IP packet, or of ARP's sender and target; invalid for the rest.
-func (f Frame) SrcIP() netip.Addr { return f.addr(26, 22, 28) }
-func (f Frame) DstIP() netip.Addr { return f.addr(30, 38, 38) }
-
-func (f Frame) addr(v4, v6, arp int) netip.Addr {
-	at, size := 0, 4
-	switch f.EtherType() {
-	case EtherIPv4:
-		at = v4
-	case EtherIPv6:
-		at, size = v6, 16
-	case EtherARP:
-		at = arp
-	}
-	if at == 0 || len(f.Data) < at+size {
-		return netip.Addr{}
-	}
-	a, _ := netip.AddrFromSlice(f.Data[at : at+size]) // the length is right
-	return a
-}
-
-// Protocol is the IP protocol, or IPv6's first next header; -1 for what is not IP.
-func (f Frame) Protocol() int {
-	switch {
-	case f.EtherType() == EtherIPv4 && len(f.Data) > 23:
-		return int(f.Data[23])
-	case f.EtherType() == EtherIPv6 && len(f.Data) > 20:
-		return int(f.Data[20])
-	}
-	return -1
-}
-
-// SrcIn is a predicate for Count: the frame's IP source lies within the prefix.
-func SrcIn(p netip.Prefix) func(Frame) bool {
-	return func(f Frame) bool { return f.SrcIP().IsValid() && p.Contains(f.SrcIP()) }
-}
 
 // Capture records the frames of an interface until Close.
 type Capture struct {
@@ -86,6 +27,7 @@ type Capture struct {
 	mu      sync.Mutex
 	frames  []Frame
 	dropped int
+	lost    int // by the kernel, before we saw them
 	changed chan struct{}
 }
 
@@ -106,6 +48,9 @@ func (h *Host) Capture(ctx context.Context, ifname string) (*Capture, error) {
 		// Best effort: the default buffer merely drops sooner, and drops are counted.
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
 		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+			return err
+		}
+		if err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
 			return err
 		}
 		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Attrs().Index})
@@ -132,7 +77,7 @@ func (c *Capture) receive() {
 	if err != nil {
 		return // closed already
 	}
-	buf, oob := make([]byte, captureBytes), make([]byte, 128)
+	buf, oob := make([]byte, longestFrame), make([]byte, 128)
 	for {
 		var n, oobn int
 		var from unix.Sockaddr
@@ -153,7 +98,7 @@ func (c *Capture) receive() {
 		case n < 14:
 			continue
 		}
-		f := Frame{Time: timestamp(oob[:oobn]), Data: slices.Clone(buf[:n])}
+		f := newFrame(buf[:n], oob[:oobn])
 		if ll, ok := from.(*unix.SockaddrLinklayer); ok {
 			f.Outgoing = ll.Pkttype == unix.PACKET_OUTGOING
 		}
@@ -169,18 +114,33 @@ func (c *Capture) receive() {
 	}
 }
 
-// timestamp is when the kernel saw the frame; now, if it does not say.
-func timestamp(oob []byte) time.Time {
+// newFrame keeps what is to be kept of a frame, with the VLAN tag that the kernel took out of it.
+func newFrame(b, oob []byte) Frame {
+	f := Frame{Time: time.Now(), Length: len(b)}
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
-		return time.Now()
+		messages = nil // ours to make out: it is merely the time that is a little late
 	}
+	var tag []byte
 	for _, m := range messages {
-		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(m.Data) >= 16 {
-			return time.Unix(int64(binary.NativeEndian.Uint64(m.Data)), int64(binary.NativeEndian.Uint64(m.Data[8:])))
+		switch d := m.Data; {
+		case m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS && len(d) >= 16:
+			f.Time = time.Unix(int64(binary.NativeEndian.Uint64(d)), int64(binary.NativeEndian.Uint64(d[8:])))
+		case m.Header.Level == unix.SOL_PACKET && m.Header.Type == unix.PACKET_AUXDATA && len(d) >= 20: // struct tpacket_auxdata
+			if binary.NativeEndian.Uint32(d)&unix.TP_STATUS_VLAN_VALID != 0 {
+				tag = binary.BigEndian.AppendUint16(nil, binary.NativeEndian.Uint16(d[18:]))
+				tag = binary.BigEndian.AppendUint16(tag, binary.NativeEndian.Uint16(d[16:]))
+			}
 		}
 	}
-	return time.Now()
+	keep := len(b)
+	whole := Frame{Data: b}
+	if p := whole.Protocol(); whole.EtherType() != EtherIPv6 || p == protoTCP || p == protoUDP {
+		keep = min(keep, captureBytes)
+	}
+	f.Length += len(tag)
+	f.Data = slices.Concat(b[:12], tag, b[12:keep])
+	return f
 }
 
 // Frames returns what was recorded so far.
@@ -227,12 +187,23 @@ func (c *Capture) Wait(ctx context.Context, pred func(Frame) bool) (Frame, error
 // Close ends the recording, which stays readable. The error says if frames were dropped, so that
 // a test that counts does not count short.
 func (c *Capture) Close() error {
+	if raw, err := c.file.SyscallConn(); err == nil {
+		// Closed already by the context: then nobody knows.
+		_ = raw.Control(func(fd uintptr) {
+			if stats, err := unix.GetsockoptTpacketStats(int(fd), unix.SOL_PACKET, unix.PACKET_STATISTICS); err == nil {
+				c.lost += int(stats.Drops)
+			}
+		})
+	}
 	if err := c.file.Close(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return err
 	}
 	<-c.done
 	if c.dropped > 0 {
 		return fmt.Errorf("cannot keep more than %d frames: dropped %d", captureFrames, c.dropped)
+	}
+	if c.lost > 0 {
+		return fmt.Errorf("cannot capture as fast as frames come: lost %d", c.lost)
 	}
 	return nil
 }

@@ -3,16 +3,19 @@
 //
 //	        internet  198.51.100.10, 2001:db8:ffff::10, echo on port 7
 //	       /        \
-//	router a        router b        real dnsmasq (DHCPv4, RA, DNS), BCP 38 filter
-//	    |              |
-//	 switch a       switch b        Site.Unplug cuts the port, the laptop loses carrier
-//	    |              |
-//	  wlan0           eth0
+//	router a        router b        real dnsmasq (DHCPv4, RA, DNS) or radvd (RA), BCP 38 filter;
+//	    |              |            Site.AddRouter adds more
+//	 switch a       switch b        Cable.Unplug cuts the port, the laptop loses carrier;
+//	    |              |            Site.AddStation puts neighbours here
+//	  wlan0           eth0          SiteOptions.More lays further cables, .Bridge makes one a bridge's port
 //	+------------------------+
 //	| laptop                 |      real dbus-daemon, polkitd, NetworkManager, and
 //	|  port0 port1 ...       |      whatever the bus activates, gangwayd among them
 //	+----|-----|-------------+
-//	   eth0  eth0                   guests, real dhcpcd
+//	   eth0  eth0                   guests: their kernel's own IPv6, real dhcpcd
+//
+// What happens to a guest's IPv6 is timed by Machine.WatchIPv6; what passes a link is told apart by
+// Cable.Capture or Host.Capture and the predicates in class.go; Machine.Send puts there what no kernel would.
 //
 // Everything lives in namespaces whose names begin with the lab's prefix; the network namespace
 // of the caller is never touched, and no packet leaves. The laptop also has a mount namespace of
@@ -23,6 +26,6 @@
 // way; [Sweep] removes what a killed process left.
 //
 // It needs root, Linux, and the programs dbus-daemon, dnsmasq, nft, and, as far as they are used,
-// NetworkManager, polkitd and dhcpcd. It is not responsible for building gangwayd, for
+// NetworkManager, polkitd, radvd and dhcpcd. It is not responsible for building gangwayd, for
 // what gangwayd ought to do, or for radio, VLANs and modems.
 package lab

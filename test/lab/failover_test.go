@@ -4,8 +4,6 @@ import (
 	"net/netip"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // TestFailover is the laptop without Gangway, so that its figures can be compared: NetworkManager keeps an
@@ -112,31 +110,14 @@ func TestClashingSite(t *testing.T) {
 		t.Fatalf("the laptop's own frames count as foreign: %+v, %v", before, err)
 	}
 	frame := append(append(mac(1, 0), 0x02, 0, 0, 0, 0, 0x77), 0x08, 0x00, 0x45)
-	sendFrame(t, l.Laptop, "wlan0", append(frame, make([]byte, 60)...))
+	if err := l.Laptop.Send("wlan0", append(frame, make([]byte, 60)...)); err != nil {
+		t.Fatal(err)
+	}
 	err = poll(ctx, func() (bool, error) {
 		now, err := a.Spoofed(ctx)
 		return now.Stations == 1, err
 	})
 	if err != nil {
 		t.Error("a foreign station's frame was not counted:", err)
-	}
-}
-
-func sendFrame(t *testing.T, h *Host, ifname string, frame []byte) {
-	t.Helper()
-	link, err := h.Netlink().LinkByName(ifname)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = h.Do(func() error {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: link.Attrs().Index})
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 }

@@ -144,6 +144,18 @@ func (h *Host) Sysctl(key, value string) error {
 	return nil
 }
 
+// sysctls sets many at once.
+func (h *Host) sysctls(settings map[string]string) error {
+	return h.Do(func() error {
+		for key, value := range settings {
+			if err := os.WriteFile("/proc/sys/"+strings.ReplaceAll(key, ".", "/"), []byte(value), 0); err != nil {
+				return fmt.Errorf("cannot set %q on %q: %w", key, h.Name, err)
+			}
+		}
+		return nil
+	})
+}
+
 func (h *Host) setUp(ifname string) error {
 	return h.editLink(ifname, h.nl.LinkSetUp)
 }

@@ -34,6 +34,7 @@ type Lab struct {
 	mu     sync.Mutex
 	hosts  []*Host
 	guests map[string]*Guest
+	lines  int // to the internet, from 32 on: routers that were added to sites
 	closed bool
 }
 
@@ -83,7 +84,7 @@ func (l *Lab) start(ctx context.Context) (err error) {
 	}
 	l.Internet = &Internet{}
 	for i := range l.options.Sites {
-		l.Sites = append(l.Sites, &Site{Name: l.options.Sites[i].Name, Uplink: l.options.Sites[i].Uplink, Options: l.options.Sites[i], lab: l, index: i})
+		l.Sites = append(l.Sites, newSite(l, i))
 	}
 	l.NM, l.Polkit = &NetworkManager{lab: l}, &Polkit{lab: l}
 	l.daemon = &Daemon{lab: l}
@@ -174,8 +175,8 @@ func (l *Lab) Close() error {
 	if l.conn != nil {
 		errs = append(errs, l.conn.Close())
 	}
-	if l.Internet != nil {
-		l.Internet.close()
+	if l.Internet != nil && l.Internet.EchoServer != nil {
+		l.Internet.EchoServer.close()
 	}
 	errs = append(errs, killAll(namespacesOf(l.prefix), l.dir))
 	for _, h := range hosts {

@@ -33,17 +33,19 @@ func Start(t testing.TB, o Options) *Lab {
 	return l
 }
 
-// Expected is the uplink that ought to become NetworkManager's primary connection after the start: that of
-// the lowest metric among the sites with carrier, "" if none has.
+// Expected is the interface that ought to become NetworkManager's primary connection after the start: that of
+// the uplink with the lowest metric among those with carrier, or its bridge; "" if none has.
 func (l *Lab) Expected() string {
-	var best *SiteOptions
+	var best *UplinkOptions
 	for i := range l.options.Sites {
-		if s := &l.options.Sites[i]; !s.Unplugged && (best == nil || s.Metric < best.Metric) {
-			best = s
+		for _, u := range l.options.Sites[i].uplinks() {
+			if !u.Unplugged && (best == nil || u.Metric < best.Metric) {
+				best = &u
+			}
 		}
 	}
 	if best == nil {
 		return ""
 	}
-	return best.Uplink
+	return best.Interface()
 }

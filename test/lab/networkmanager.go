@@ -3,9 +3,6 @@ package lab
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 
 	godbus "github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
@@ -21,61 +18,6 @@ type NetworkManager struct {
 	lab *Lab
 	p   *process
 }
-
-func (l *Lab) writeNetworkManager() error {
-	o := l.options
-	managed := o.NMManaged
-	for i, s := range o.Sites {
-		managed = append(managed, s.Uplink)
-		path := filepath.Join(l.dir, "etc/NetworkManager/system-connections", s.Uplink+".nmconnection")
-		if err := os.WriteFile(path, fmt.Appendf(nil, nmProfile, s.Uplink, i+1, s.Metric), 0o600); err != nil {
-			return fmt.Errorf("cannot write profile of %q: %w", s.Uplink, err)
-		}
-	}
-	dns := "dns=none\nrc-manager=unmanaged"
-	if o.NMResolvConf {
-		dns = "dns=default\nrc-manager=file"
-	}
-	conf := fmt.Sprintf(nmConfig, dns, o.NMPolkit, o.NMUnmanaged, "interface-name:"+strings.Join(managed, ",interface-name:"))
-	if err := os.WriteFile(filepath.Join(l.dir, "etc/NetworkManager/NetworkManager.conf"), []byte(conf), 0o644); err != nil {
-		return fmt.Errorf("cannot write NetworkManager's configuration: %w", err)
-	}
-	return nil
-}
-
-// nmConfig ends with what udev says on a real laptop, 85-nm-unmanaged.rules: NetworkManager leaves veths alone.
-const nmConfig = `[main]
-plugins=keyfile
-dhcp=internal
-no-auto-default=*
-systemd-resolved=false
-%s
-auth-polkit=%t
-[keyfile]
-unmanaged-devices=%s
-[logging]
-level=INFO
-[device-lab]
-match-device=%s
-managed=1
-[device-veth]
-match-device=driver:veth
-managed=0
-`
-
-const nmProfile = `[connection]
-id=%[1]s
-uuid=67616e67-7761-4792-ad6c-6162000000%02[2]x
-type=ethernet
-interface-name=%[1]s
-autoconnect-retries=0
-[ipv4]
-method=auto
-route-metric=%[3]d
-[ipv6]
-method=auto
-route-metric=%[3]d
-`
 
 // Start starts NetworkManager and returns when it owns its name; it then goes on to configure the uplinks.
 func (m *NetworkManager) Start(ctx context.Context) (err error) {

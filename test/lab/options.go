@@ -1,9 +1,12 @@
 package lab
 
 import (
+	"cmp"
 	"fmt"
+	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 )
 
 // Options describes a lab. The zero value is two sites, NetworkManager and polkitd, no gangwayd.
@@ -20,6 +23,10 @@ type Options struct {
 	// further interface-name globs that NetworkManager takes although they are veths; the uplinks always are.
 	NMUnmanaged string
 	NMManaged   []string
+	// NMConf are files of NetworkManager's conf.d by name, "95-test.conf": "[main]\n..."; NMConfDir names a directory whose
+	// snippets (*.conf with a section [device...]) join them, as data/90-gangway.conf does on a real system.
+	NMConf    map[string]string
+	NMConfDir string
 	// NMPolkit makes NetworkManager ask polkit (auth-polkit=true).
 	NMPolkit bool
 	// NMResolvConf makes NetworkManager write the laptop's /etc/resolv.conf; otherwise nobody does.
@@ -59,6 +66,48 @@ type SiteOptions struct {
 	StationFilter bool
 	// Unplugged sites have no carrier until Site.Plug.
 	Unplugged bool
+
+	// Bridge, HeedCarrier and Profile are those of UplinkOptions, for the first uplink; More are further ones
+	// of the laptop into the same LAN.
+	Bridge      string
+	HeedCarrier bool
+	Profile     string
+	More        []UplinkOptions
+
+	// RA, if not nil, has the router advertise by radvd instead of dnsmasq. Without prefixes it is about IPv6.
+	RA *RA
+	// Mute has nobody advertise until Router.StartRA or SetRA; with a nil RA the latter works on a muted site alone.
+	Mute bool
+	// DHCPv6 adds a stateful server to the site; whether hosts ask it is up to the RA's Managed.
+	DHCPv6 bool
+	// RouterMAC is the router's on the LAN, nil one of the lab's own; RouterLinkLocal its link-local address, by default the one
+	// that follows from the MAC.
+	RouterMAC       net.HardwareAddr
+	RouterLinkLocal netip.Addr
+}
+
+// UplinkOptions describes a cable between the laptop and a site's switch.
+type UplinkOptions struct {
+	// Name, Metric and Unplugged are as SiteOptions.Uplink, .Metric and .Unplugged.
+	Name      string
+	Metric    int
+	Unplugged bool
+	// Bridge, if set, makes NetworkManager's profiles those of a bridge of that name whose port is the interface,
+	// as users make them by hand, instead of an ethernet profile.
+	Bridge string
+	// HeedCarrier sets ignore-carrier=no for the bridge, without which NetworkManager 1.42 stays on one that has lost its carrier.
+	HeedCarrier bool
+	// Profile is text that is added to the profile that has the addresses, in keyfile format (nm-settings-keyfile(5)).
+	Profile string
+}
+
+// Interface is what has the addresses: the bridge, if there is one.
+func (u UplinkOptions) Interface() string { return cmp.Or(u.Bridge, u.Name) }
+
+// uplinks lists the site's cables, its own first.
+func (s *SiteOptions) uplinks() []UplinkOptions {
+	own := UplinkOptions{Name: s.Uplink, Metric: s.Metric, Unplugged: s.Unplugged, Bridge: s.Bridge, HeedCarrier: s.HeedCarrier, Profile: s.Profile}
+	return append([]UplinkOptions{own}, s.More...)
 }
 
 // DefaultSites are site a, wlan0 with metric 600, and site b, eth0 with metric 100.
@@ -83,14 +132,23 @@ func (o *Options) complete() error {
 		switch {
 		case !siteName.MatchString(s.Name) || names[s.Name]:
 			return fmt.Errorf("cannot use site name %q: want 1 to 6 unique letters or digits", s.Name)
-		case len(s.Uplink) == 0 || len(s.Uplink) > 15 || uplinks[s.Uplink]:
-			return fmt.Errorf("cannot use uplink name %q of site %q: want 1 to 15 unique bytes", s.Uplink, s.Name)
 		case s.IPv4.IsValid() && (!s.IPv4.Addr().Is4() || s.IPv4.Bits() < 16 || s.IPv4.Bits() > 29):
 			return fmt.Errorf("cannot use IPv4 LAN %q of site %q: want /16 to /29", s.IPv4, s.Name)
 		case s.IPv6.IsValid() && (!s.IPv6.Addr().Is6() || s.IPv6.Bits() != 64):
 			return fmt.Errorf("cannot use IPv6 LAN %q of site %q: want a /64", s.IPv6, s.Name)
 		}
-		names[s.Name], uplinks[s.Uplink] = true, true
+		for _, u := range s.uplinks() {
+			for _, name := range slices.Compact([]string{u.Name, u.Interface()}) {
+				if len(name) == 0 || len(name) > 15 || uplinks[name] {
+					return fmt.Errorf("cannot use uplink name %q of site %q: want 1 to 15 unique bytes", name, s.Name)
+				}
+				uplinks[name] = true
+			}
+		}
+		if err := s.completeRA(); err != nil {
+			return err
+		}
+		names[s.Name] = true
 		s.IPv4, s.IPv6 = s.IPv4.Masked(), s.IPv6.Masked()
 		if s.IPv4.IsValid() && !s.RouterIPv4.IsValid() {
 			s.RouterIPv4 = s.IPv4.Addr().Next()
@@ -98,6 +156,19 @@ func (o *Options) complete() error {
 		if s.IPv4.IsValid() && !s.IPv4.Contains(s.RouterIPv4) {
 			return fmt.Errorf("cannot use router address %q of site %q: not in %s", s.RouterIPv4, s.Name, s.IPv4)
 		}
+	}
+	return nil
+}
+
+// completeRA fills in the RA's prefix.
+func (s *SiteOptions) completeRA() error {
+	if !s.IPv6.IsValid() && (s.RA != nil || s.DHCPv6) {
+		return fmt.Errorf("cannot advertise at site %q: it has no IPv6", s.Name)
+	}
+	if s.RA != nil && s.RA.Prefixes == nil {
+		ra := *s.RA
+		ra.Prefixes = DefaultRA(s.IPv6).Prefixes
+		s.RA = &ra
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func (p *process) stop(ctx context.Context, sig unix.Signal) error {
 func (l *Lab) logPath(name string) string { return filepath.Join(l.dir, "log", name+".log") }
 
 // Log returns what the part of that name has written so far: "bus", "polkit", "networkmanager",
-// "gangwayd", "router-SITE", "dhcp-GUEST".
+// "gangwayd", "router-SITE", "radvd-router-SITE", "dhcp-GUEST".
 func (l *Lab) Log(name string) (string, error) {
 	b, err := os.ReadFile(l.logPath(name))
 	if err != nil {

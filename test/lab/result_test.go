@@ -114,15 +114,19 @@ func FuzzDecodeAnswer(f *testing.F) {
 
 func TestOptions(t *testing.T) {
 	for name, change := range map[string]func(*SiteOptions){
-		"long name":           func(s *SiteOptions) { s.Name = "toolong" },
-		"duplicate name":      func(s *SiteOptions) { s.Name = "a" },
-		"duplicate uplink":    func(s *SiteOptions) { s.Uplink = "wlan0" },
-		"long uplink":         func(s *SiteOptions) { s.Uplink = "0123456789abcdef" },
-		"LAN too small":       func(s *SiteOptions) { s.IPv4 = netip.MustParsePrefix("10.0.0.0/30") },
-		"IPv6 not a /64":      func(s *SiteOptions) { s.IPv6 = netip.MustParsePrefix("2001:db8::/56") },
-		"router outside":      func(s *SiteOptions) { s.RouterIPv4 = netip.MustParseAddr("10.21.0.1") },
-		"families mixed up":   func(s *SiteOptions) { s.IPv4 = s.IPv6 },
-		"families mixed up 6": func(s *SiteOptions) { s.IPv6 = s.IPv4 },
+		"long name":            func(s *SiteOptions) { s.Name = "toolong" },
+		"duplicate name":       func(s *SiteOptions) { s.Name = "a" },
+		"duplicate uplink":     func(s *SiteOptions) { s.Uplink = "wlan0" },
+		"long uplink":          func(s *SiteOptions) { s.Uplink = "0123456789abcdef" },
+		"LAN too small":        func(s *SiteOptions) { s.IPv4 = netip.MustParsePrefix("10.0.0.0/30") },
+		"IPv6 not a /64":       func(s *SiteOptions) { s.IPv6 = netip.MustParsePrefix("2001:db8::/56") },
+		"router outside":       func(s *SiteOptions) { s.RouterIPv4 = netip.MustParseAddr("10.21.0.1") },
+		"further uplink twice": func(s *SiteOptions) { s.More = []UplinkOptions{{Name: "wlan0"}} },
+		"nameless uplink":      func(s *SiteOptions) { s.More = []UplinkOptions{{}} },
+		"bridge is an uplink":  func(s *SiteOptions) { s.Bridge = "wlan0" },
+		"RA without IPv6":      func(s *SiteOptions) { s.IPv6, s.RA = netip.Prefix{}, new(RA) },
+		"families mixed up":    func(s *SiteOptions) { s.IPv4 = s.IPv6 },
+		"families mixed up 6":  func(s *SiteOptions) { s.IPv6 = s.IPv4 },
 	} {
 		o := Options{Sites: DefaultSites()}
 		change(&o.Sites[1])

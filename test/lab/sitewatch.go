@@ -39,12 +39,12 @@ func (s *Site) Queries() ([]DNSQuery, error) {
 // and returns them; an invalid Addr stands for a family that it hasn't.
 func (s *Site) WaitUplink(ctx context.Context) (v4, v6 netip.Addr, err error) {
 	if s.Options.IPv4.IsValid() {
-		if v4, err = s.lab.Laptop.WaitAddress(ctx, s.Uplink, s.Options.IPv4); err != nil {
+		if v4, err = s.lab.Laptop.WaitAddress(ctx, s.Interface, s.Options.IPv4); err != nil {
 			return v4, v6, err
 		}
 	}
 	if s.Options.IPv6.IsValid() {
-		v6, err = s.lab.Laptop.WaitAddress(ctx, s.Uplink, s.Options.IPv6)
+		v6, err = s.lab.Laptop.WaitAddress(ctx, s.Interface, s.Options.IPv6)
 	}
 	return v4, v6, err
 }

@@ -18,12 +18,13 @@ const (
 	maskPLC          = 1<<scaleBits - 1
 )
 
-// Announcement returns the body as the router would send it age after it was heard: every lifetime
-// is what remains, rounded down to whole units, so never longer than the router said; what is infinite
-// stays so. Above 0, retrans replaces the Retrans Timer, in ms. All else is as it was, but for the
-// checksum, which is 0 (Marshal fills it), and the preference of a router whose lifetime has ended, which
-// must be 0 (RFC 4191 2.2). A prefix that hosts ignore since it is preferred longer than valid
-// keeps both lifetimes, lest it end up as one that they don't.
+// Announcement returns the body as the router would send it age after it was heard: the lifetimes of
+// router, prefixes, routes, RDNSS, DNSSL, encrypted DNS and PREF64 are what remains, rounded down to
+// whole units, so never longer than the router said; what is infinite stays so. Above 0, retrans
+// replaces the Retrans Timer, in ms. All else is as it was, but for the checksum, which is 0 (Marshal
+// fills it), and the preference of a router whose lifetime has ended, which must be 0
+// (RFC 4191 2.2). A prefix that hosts ignore since it is preferred longer than valid keeps both
+// lifetimes, lest it end up as one that they don't.
 func (ra *RouterAdvertisement) Announcement(age, retrans time.Duration) []byte {
 	body := ra.Body()
 	body[2], body[3] = 0, 0

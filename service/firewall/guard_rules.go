@@ -1,0 +1,188 @@
+package firewall
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"net"
+	"net/netip"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"gangway/service/plan"
+)
+
+// The chains of a guard are named after the network and one of these. They must never change.
+const (
+	innerSuffix   = "-inner"
+	outerSuffix   = "-outer"
+	refusedSuffix = "-refused"
+)
+
+// guardChain is a chain of a guard. With a device it stands at that one's ingress and drops what no
+// rule accepts; without, others lead to it.
+type guardChain struct {
+	name, device string
+	rules        []guardRule
+}
+
+// Protocol numbers that package unix lacks: Mobility (RFC 6275), HIP (RFC 7401), Shim6 (RFC 5533).
+const (
+	protocolMobility = 135
+	protocolHIP      = 139
+	protocolShim6    = 140
+)
+
+// ICMPv6 types (RFC 4443, RFC 4861) and code.
+const (
+	icmpInformational   = 128 // the first type that is no error
+	routerSolicitation  = 133
+	routerAdvertisement = 134
+	redirect            = 137
+	codePolicyFail      = 5
+)
+
+const (
+	dhcpv6Client = 546
+	dhcpv6Server = 547
+)
+
+// guardChains returns a guard's chains. answer tells whether what has a retired source is answered; it
+// is only dropped otherwise.
+//
+// What is dropped is counted, by the rules in this order. At the inner end:
+//
+//	not IPv6 ............................ also what has a VLAN tag, or IPv6 behind LLC
+//
+// At the outer end:
+//
+//	not IPv6
+//	from a group address
+//	to the link's own end ............... the bridge would pass it up to the host
+//	retired source ...................... to the chain below, once for each prefix
+//	to the host: other than TCP, ICMPv6 . \
+//	to the host: fragment of TCP ........ | whose flags can't be told    \ these four only with
+//	to the host: new connection ......... | SYN without ACK              / GuardSpec.Host
+//	to the host by a group address ...... / UDP would be taken from it
+//	behind AH, Mobility, HIP, Shim6 ..... which hide what follows
+//	fragment header behind another ...... \ so that all is where it is looked for; three rules
+//	fragment of a header chain .......... / are of that name
+//	fragment with less than a header .... RFC 7112; two rules, the second for TCP
+//	router advertisement ................ \ RFC 6105, RFC 7113
+//	redirect ............................ /
+//	fragment of neighbour discovery ..... RFC 6980
+//	from a DHCPv6 server or relay ....... \ RFC 7610
+//	to a DHCPv6 client .................. /
+//	header chain not whole .............. and whatever else isn't accepted
+//
+// What has a retired source:
+//
+//	errors, neighbour discovery, multicast  are dropped
+//	TCP ................................... is answered by a reset
+//	the rest .............................. by destination unreachable, code 5 (RFC 7084 L-14)
+//
+// Of a fragmented packet everything up to the upper header's end has to be in its first fragment, which
+// is only looked for directly behind the fragment header, and that directly behind the IPv6 header. The
+// kernel doesn't hold the header chain against the payload length here, so that with any more freedom
+// the upper header that it sees could stand in an Ethernet trailer, which no receiver reads, and the
+// true one in the next fragment.
+//
+// TCP to the host is judged by its flags alone: a bridge needn't have connection tracking.
+func guardChains(spec plan.GuardSpec, host net.HardwareAddr, answer bool) []guardChain {
+	inner := []guardRule{
+		rule("IPv6", is(etherType, 0x86, 0xdd), accept()),
+		rule("not IPv6", drop()),
+	}
+	return []guardChain{
+		{spec.Network + innerSuffix, spec.Inner, inner},
+		{spec.Network + outerSuffix, spec.Outer, outerRules(spec, host)},
+		{spec.Network + refusedSuffix, "", refusedRules(answer)},
+	}
+}
+
+func outerRules(spec plan.GuardSpec, host net.HardwareAddr) []guardRule {
+	var (
+		group  = bits(destinationMACByte, []byte{1}, unix.NFT_CMP_EQ, []byte{1})
+		icmp   = upper(unix.IPPROTO_ICMPV6)
+		udp    = upper(unix.IPPROTO_UDP)
+		tcp    = upper(unix.IPPROTO_TCP)
+		direct = is(nextHeader, unix.IPPROTO_FRAGMENT)
+		later  = bits(fragmentOffset, []byte{0xff, 0xf8}, unix.NFT_CMP_NEQ, []byte{0, 0})
+	)
+	rules := []guardRule{
+		rule("not IPv6", isNot(etherType, 0x86, 0xdd), drop()),
+		rule("from a group address", bits(sourceMACByte, []byte{1}, unix.NFT_CMP_EQ, []byte{1}), drop()),
+		rule("to the link's own end", toItself(), drop()),
+	}
+	for _, p := range spec.Retired {
+		rules = append(rules, rule("retired: "+p.String(), within(p), goTo(spec.Network+refusedSuffix)))
+	}
+	if host != nil {
+		toHost := is(destinationMAC, host...)
+		rules = append(rules,
+			rule("to the host: other than TCP, ICMPv6", toHost, upperNone(unix.IPPROTO_TCP, unix.IPPROTO_ICMPV6), drop()),
+			rule("to the host: fragment of TCP", toHost, tcp, hasFragmentHeader(), drop()),
+			// Linux takes SYN with almost any other flags for a new connection.
+			rule("to the host: new connection", toHost, tcp, bits(tcpFlags, []byte{0x12}, unix.NFT_CMP_EQ, []byte{0x02}), drop()),
+			rule("to the host by a group address", group, isNot(destinationByte, 0xff), drop()))
+	}
+	return append(rules,
+		// What most frames are is accepted early: nothing is hidden in front of it.
+		rule("TCP", is(nextHeader, unix.IPPROTO_TCP), tcp, load(tcpEnd), accept()),
+		rule("behind AH", upper(unix.IPPROTO_AH), drop()),
+		rule("behind Mobility", upper(protocolMobility), drop()),
+		rule("behind HIP", upper(protocolHIP), drop()),
+		rule("behind Shim6", upper(protocolShim6), drop()),
+		rule("fragment header behind another", hasFragmentHeader(), isNot(nextHeader, unix.IPPROTO_FRAGMENT), drop()),
+		rule("fragment of a header chain", direct, is(fragmentNext, unix.IPPROTO_HOPOPTS), drop()),
+		rule("fragment of a header chain", direct, between(fragmentNext, unix.IPPROTO_ROUTING, unix.IPPROTO_FRAGMENT), drop()),
+		rule("fragment of a header chain", direct, is(fragmentNext, unix.IPPROTO_DSTOPTS), drop()),
+		// Before the upper header is looked at: for a fragment without one Linux may load bytes of the
+		// IPv6 header instead (seen with 6.18).
+		rule("fragment", direct, later, upperNone(), accept()),
+		rule("fragment with less than a header", direct, below(payloadLength, 0, 8+8), drop()),
+		rule("fragment with less than a header", direct, tcp, below(payloadLength, 0, 8+20), drop()),
+		rule("router advertisement", icmp, is(icmpType, routerAdvertisement), drop()),
+		rule("redirect", icmp, is(icmpType, redirect), drop()),
+		rule("fragment of neighbour discovery", direct, icmp, between(icmpType, routerSolicitation, redirect), drop()),
+		rule("from a DHCPv6 server or relay", udp, is(sourcePort, dhcpv6Server>>8, dhcpv6Server&0xff), drop()),
+		rule("to a DHCPv6 client", udp, is(destinationPort, dhcpv6Client>>8, dhcpv6Client&0xff), drop()),
+		rule("ICMPv6", icmp, load(icmpHeader), accept()),
+		rule("UDP", udp, load(udpEnd), accept()),
+		rule("TCP", tcp, load(tcpEnd), accept()),
+		rule("others", upperNone(unix.IPPROTO_ICMPV6, unix.IPPROTO_UDP, unix.IPPROTO_TCP), accept()),
+		rule("header chain not whole", drop()),
+	)
+}
+
+func refusedRules(answer bool) []guardRule {
+	resets, unreachables := answerReset(), answerUnreachable(codePolicyFail)
+	if !answer {
+		resets, unreachables = drop(), drop()
+	}
+	icmp := upper(unix.IPPROTO_ICMPV6)
+	return []guardRule{
+		rule("retired: error", icmp, below(icmpType, icmpInformational), drop()),
+		rule("retired: neighbour discovery", icmp, between(icmpType, routerSolicitation, redirect), drop()),
+		rule("retired: multicast", is(destinationByte, 0xff), drop()),
+		rule("retired: TCP", upper(unix.IPPROTO_TCP), resets),
+		rule("retired", unreachables),
+	}
+}
+
+// edition identifies the rules that this process would install: those of another, with the same spec,
+// may differ.
+var edition = sync.OnceValue(func() string {
+	spec := plan.GuardSpec{Retired: []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}}
+	h := sha256.New()
+	for _, c := range guardChains(spec, net.HardwareAddr(bytes.Repeat([]byte{2}, 6)), true) {
+		for _, r := range c.rules {
+			h.Write([]byte(r.name))
+			for _, s := range r.steps {
+				h.Write(s.value)
+			}
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)[:4])
+})

@@ -1,0 +1,112 @@
+package ndp
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"gangway/service/ndp/message"
+)
+
+// Caps on what guests can make us remember, and for how long an address is that nobody speaks of.
+const (
+	maxAddresses  = 64   // of a MAC address
+	maxNeighbours = 1024 // of a network
+	unseen        = time.Hour
+	sweepPause    = time.Second
+)
+
+// neighbours are the addresses of a network's guests. It is pure.
+type neighbours struct {
+	list   map[netip.Addr]neighbour
+	counts map[message.MAC]int
+	swept  time.Time
+}
+
+type neighbour struct {
+	mac  message.MAC
+	port int
+	seen time.Time
+}
+
+func newNeighbours() neighbours {
+	return neighbours{list: map[netip.Addr]neighbour{}, counts: map[message.MAC]int{}}
+}
+
+// learn notes that the guest has the address, or, if it only asks whether it may (claimed is
+// false), that it will have it unless somebody else does.
+func (n *neighbours) learn(address netip.Addr, mac message.MAC, port int, claimed bool, now time.Time) {
+	if !address.Is6() || address.IsUnspecified() || address.IsMulticast() || address.IsLoopback() {
+		return
+	}
+	old, known := n.list[address]
+	if known && old.mac != mac && !claimed && now.Sub(old.seen) < unseen {
+		return
+	}
+	if !known || old.mac != mac {
+		if n.full(mac) && now.Sub(n.swept) >= sweepPause { // not for each frame of a flood
+			n.sweep(now)
+			old, known = n.list[address]
+		}
+		if n.counts[mac] >= maxAddresses || !known && len(n.list) >= maxNeighbours {
+			return
+		}
+	}
+	if known {
+		n.remove(address, old)
+	}
+	n.list[address] = neighbour{mac, port, now}
+	n.counts[mac]++
+}
+
+func (n *neighbours) full(mac message.MAC) bool {
+	return len(n.list) >= maxNeighbours || n.counts[mac] >= maxAddresses
+}
+
+func (n *neighbours) remove(address netip.Addr, old neighbour) {
+	delete(n.list, address)
+	if n.counts[old.mac]--; n.counts[old.mac] <= 0 {
+		delete(n.counts, old.mac)
+	}
+}
+
+// sweep forgets what was not seen for long.
+func (n *neighbours) sweep(now time.Time) {
+	n.swept = now
+	for a, g := range n.list {
+		if now.Sub(g.seen) >= unseen {
+			n.remove(a, g)
+		}
+	}
+}
+
+// leave forgets who was behind a port.
+func (n *neighbours) leave(port int) {
+	for a, g := range n.list {
+		if g.port == port {
+			n.remove(a, g)
+		}
+	}
+}
+
+// place is where an address is.
+type place struct {
+	address netip.Addr
+	mac     message.MAC
+}
+
+// on returns the addresses that may be used on a link with the prefixes, sorted.
+func (n *neighbours) on(prefixes []netip.Prefix, now time.Time) []place {
+	n.sweep(now)
+	var list []place
+	for a, g := range n.list {
+		if a.IsLinkLocalUnicast() || slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			list = append(list, place{a, g.mac})
+		}
+	}
+	slices.SortFunc(list, func(a, b place) int {
+		return cmp.Or(slices.Compare(a.mac[:], b.mac[:]), a.address.Compare(b.address))
+	})
+	return list
+}

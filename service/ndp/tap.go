@@ -1,0 +1,90 @@
+package ndp
+
+import (
+	"time"
+
+	"gangway/service/ndp/message"
+)
+
+// How many solicitations of a port are answered: so many at once, and again each pause.
+const (
+	answerBurst = 20
+	answerPause = 100 * time.Millisecond
+)
+
+// tap listens to what guests say behind a port. It is at the port, not at the bridge: there
+// one couldn't tell guests from those who are on the uplink's side of the IPv6-only link, and must get no
+// answer.
+type tap struct {
+	network  string
+	listener *listener
+	dead     bool
+	answers  int       // that were given lately
+	since    time.Time // when answers was last lowered
+}
+
+// openTap begins to listen to a port of the network.
+func (r *Room) openTap(network string, index int) (*tap, error) {
+	l, err := listen(index, filterFor(true, typeSolicitation, typeNeighborSolicitation, typeNeighborAdvertisement), false)
+	if err != nil {
+		return nil, err
+	}
+	t := &tap{network: network, listener: l}
+	r.running.Go(func() {
+		err := l.receive(guestFrame, func(frame []byte) { r.overheard(t, frame) })
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if err != nil && r.taps[index] == t {
+			r.log.Debug("cannot listen to guests", "port", index, "error", err)
+			t.dead = true
+		}
+	})
+	return t, nil
+}
+
+// overheard is called with each frame at a guest's port that may be a solicitation or a
+// neighbour's advertisement.
+func (r *Room) overheard(t *tap, frame []byte) {
+	f, err := message.ParseFrame(frame)
+	if err != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.networks[t.network]
+	if r.closed || r.taps[t.listener.index] != t || n == nil {
+		return
+	}
+	now := r.now()
+	switch f.Type() {
+	case typeSolicitation:
+		if s, err := message.ParseRouterSolicitation(f); err == nil && t.mayAnswer(now) {
+			r.answer(n, t.listener.index, s, now)
+		}
+	case typeNeighborSolicitation:
+		if s, err := message.ParseNeighborSolicitation(f); err == nil {
+			if s.Duplicate() {
+				n.neighbours.learn(s.Target, s.MAC, t.listener.index, false, now)
+			} else {
+				n.neighbours.learn(s.From, s.MAC, t.listener.index, true, now)
+			}
+		}
+	case typeNeighborAdvertisement:
+		if a, err := message.ParseNeighborAdvertisement(f); err == nil {
+			n.neighbours.learn(a.Target, a.MAC, t.listener.index, true, now)
+		}
+	}
+}
+
+// mayAnswer keeps a guest that asks without end from keeping us busy.
+func (t *tap) mayAnswer(now time.Time) bool {
+	if given := int(now.Sub(t.since) / answerPause); given > 0 {
+		t.answers = max(0, t.answers-given)
+		t.since = now
+	}
+	if t.answers >= answerBurst {
+		return false
+	}
+	t.answers++
+	return true
+}
