@@ -35,7 +35,7 @@ var errNoNftables = errors.New("the kernel has no nf_tables for family netdev (C
 // setGuard puts a guard in the place of what there is of the network's. The one before it stands until
 // then: nothing passes in between that neither would let pass.
 func (f *Firewall) setGuard(spec plan.GuardSpec) error {
-	host, err := checkGuard(spec)
+	hosts, err := checkGuard(spec)
 	if err != nil {
 		return fmt.Errorf("cannot guard IPv6-only link of %q: %w", spec.Network, err)
 	}
@@ -46,7 +46,7 @@ func (f *Firewall) setGuard(spec plan.GuardSpec) error {
 	}
 	put := func(answer bool) error {
 		return f.changeGuards(func(b *batch, g guards) error {
-			return g.put(b, guardChains(spec, host, answer), spec.Digest())
+			return g.put(b, guardChains(spec, hosts, answer), spec.Digest())
 		})
 	}
 	answer := len(spec.Retired) > 0
@@ -65,8 +65,8 @@ func (f *Firewall) setGuard(spec plan.GuardSpec) error {
 	return nil
 }
 
-// checkGuard returns the parsed MAC address of the host, nil for none.
-func checkGuard(spec plan.GuardSpec) (net.HardwareAddr, error) {
+// checkGuard returns the parsed MAC addresses of the host.
+func checkGuard(spec plan.GuardSpec) ([]net.HardwareAddr, error) {
 	if err := vnet.ValidateNetworkName(spec.Network); err != nil {
 		return nil, err
 	}
@@ -78,14 +78,15 @@ func checkGuard(spec plan.GuardSpec) (net.HardwareAddr, error) {
 			return nil, fmt.Errorf("%q is not an IPv6 prefix", p)
 		}
 	}
-	if spec.Host == "" {
-		return nil, nil
+	var hosts []net.HardwareAddr
+	for _, text := range spec.Hosts {
+		host, err := net.ParseMAC(text)
+		if err != nil || len(host) != 6 {
+			return nil, fmt.Errorf("%q is not an Ethernet address", text)
+		}
+		hosts = append(hosts, host)
 	}
-	host, err := net.ParseMAC(spec.Host)
-	if err != nil || len(host) != 6 {
-		return nil, fmt.Errorf("%q is not an Ethernet address", spec.Host)
-	}
-	return host, nil
+	return hosts, nil
 }
 
 // lacksExpression tells whether the kernel may have refused a rule because it has no such expression, or

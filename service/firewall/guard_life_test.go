@@ -17,7 +17,7 @@ func TestGuardReplaced(t *testing.T) {
 	t.Parallel()
 	d := newDock(t, "iptables-nft")
 	other := guardSpec()
-	other.Host, other.Retired = hostMAC, []netip.Prefix{netip.MustParsePrefix("2001:db8:b::/64")}
+	other.Hosts, other.Retired = []string{hostMAC}, []netip.Prefix{netip.MustParsePrefix("2001:db8:b::/64")}
 	apply(t, d.firewall, plan.SetGuard{Spec: guardSpec()})
 	// The guest floods, the reply is counted at the far end.
 	from, far := d.host.station(inner), d.lan.station("eth0")
@@ -72,7 +72,7 @@ func TestGuardReplacedLosesNothing(t *testing.T) {
 	from, far := d.host.station(inner), d.lan.station("eth0")
 	echo := ether6(lanMAC, packet("2001:db8:a::10", "2001:db8:a::1", icmp6(128)))
 	other := guardSpec()
-	other.Host = hostMAC
+	other.Hosts = []string{hostMAC}
 	sent := 0
 	for i := range 40 {
 		spec := guardSpec()
@@ -343,7 +343,7 @@ func TestGuardErrors(t *testing.T) {
 		{func(s *plan.GuardSpec) { s.Outer = s.Inner }, `both ends are "gw6testn"`},
 		{func(s *plan.GuardSpec) { s.Outer = "gw6nobody" }, `there is no interface "gw6nobody"`},
 		{func(s *plan.GuardSpec) { s.Outer = "an-interface-name-that-is-too-long" }, `there is no interface "an-interface`},
-		{func(s *plan.GuardSpec) { s.Host = "02:11" }, `"02:11" is not an Ethernet address`},
+		{func(s *plan.GuardSpec) { s.Hosts = []string{"02:11"} }, `"02:11" is not an Ethernet address`},
 		{func(s *plan.GuardSpec) { s.Retired = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")} }, `"10.0.0.0/8" is not an IPv6 prefix`},
 		{func(s *plan.GuardSpec) { s.Retired = []netip.Prefix{{}} }, "is not an IPv6 prefix"},
 	} {

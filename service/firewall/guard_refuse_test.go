@@ -131,7 +131,7 @@ func TestGuardHost(t *testing.T) {
 	t.Parallel()
 	d := newDock(t, "iptables-nft")
 	spec := guardSpec()
-	spec.Host = hostMAC
+	spec.Hosts = []string{hostMAC}
 	apply(t, d.firewall, plan.SetGuard{Spec: spec})
 	for _, n := range []*namespace{d.guest, d.lan, d.host} {
 		n.serve("[::]:7")

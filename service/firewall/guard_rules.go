@@ -63,7 +63,7 @@ const (
 //	retired source ...................... to the chain below, once for each prefix
 //	to the host: other than TCP, ICMPv6 . \
 //	to the host: fragment of TCP ........ | whose flags can't be told    \ these four only with
-//	to the host: new connection ......... | SYN without ACK              / GuardSpec.Host
+//	to the host: new connection ......... | SYN without ACK              / GuardSpec.Hosts, each
 //	to the host by a group address ...... / UDP would be taken from it
 //	behind AH, Mobility, HIP, Shim6 ..... which hide what follows
 //	fragment header behind another ...... \ so that all is where it is looked for; three rules
@@ -89,19 +89,19 @@ const (
 // true one in the next fragment.
 //
 // TCP to the host is judged by its flags alone: a bridge needn't have connection tracking.
-func guardChains(spec plan.GuardSpec, host net.HardwareAddr, answer bool) []guardChain {
+func guardChains(spec plan.GuardSpec, hosts []net.HardwareAddr, answer bool) []guardChain {
 	inner := []guardRule{
 		rule("IPv6", is(etherType, 0x86, 0xdd), accept()),
 		rule("not IPv6", drop()),
 	}
 	return []guardChain{
 		{spec.Network + innerSuffix, spec.Inner, inner},
-		{spec.Network + outerSuffix, spec.Outer, outerRules(spec, host)},
+		{spec.Network + outerSuffix, spec.Outer, outerRules(spec, hosts)},
 		{spec.Network + refusedSuffix, "", refusedRules(answer)},
 	}
 }
 
-func outerRules(spec plan.GuardSpec, host net.HardwareAddr) []guardRule {
+func outerRules(spec plan.GuardSpec, hosts []net.HardwareAddr) []guardRule {
 	var (
 		group  = bits(destinationMACByte, []byte{1}, unix.NFT_CMP_EQ, []byte{1})
 		icmp   = upper(unix.IPPROTO_ICMPV6)
@@ -118,14 +118,16 @@ func outerRules(spec plan.GuardSpec, host net.HardwareAddr) []guardRule {
 	for _, p := range spec.Retired {
 		rules = append(rules, rule("retired: "+p.String(), within(p), goTo(spec.Network+refusedSuffix)))
 	}
-	if host != nil {
+	for _, host := range hosts {
 		toHost := is(destinationMAC, host...)
 		rules = append(rules,
 			rule("to the host: other than TCP, ICMPv6", toHost, upperNone(unix.IPPROTO_TCP, unix.IPPROTO_ICMPV6), drop()),
 			rule("to the host: fragment of TCP", toHost, tcp, hasFragmentHeader(), drop()),
 			// Linux takes SYN with almost any other flags for a new connection.
-			rule("to the host: new connection", toHost, tcp, bits(tcpFlags, []byte{0x12}, unix.NFT_CMP_EQ, []byte{0x02}), drop()),
-			rule("to the host by a group address", group, isNot(destinationByte, 0xff), drop()))
+			rule("to the host: new connection", toHost, tcp, bits(tcpFlags, []byte{0x12}, unix.NFT_CMP_EQ, []byte{0x02}), drop()))
+	}
+	if len(hosts) > 0 {
+		rules = append(rules, rule("to the host by a group address", group, isNot(destinationByte, 0xff), drop()))
 	}
 	return append(rules,
 		// What most frames are is accepted early: nothing is hidden in front of it.
@@ -176,7 +178,7 @@ func refusedRules(answer bool) []guardRule {
 var edition = sync.OnceValue(func() string {
 	spec := plan.GuardSpec{Retired: []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}}
 	h := sha256.New()
-	for _, c := range guardChains(spec, net.HardwareAddr(bytes.Repeat([]byte{2}, 6)), true) {
+	for _, c := range guardChains(spec, []net.HardwareAddr{bytes.Repeat([]byte{2}, 6)}, true) {
 		for _, r := range c.rules {
 			h.Write([]byte(r.name))
 			for _, s := range r.steps {

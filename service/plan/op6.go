@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"gangway/service/vnet"
@@ -50,17 +51,24 @@ type (
 type GuardSpec struct {
 	Network      string
 	Inner, Outer string
-	// Host is the MAC address of the uplink's bridge when the network's guests may reach
-	// nothing of the host but its services: only what isn't a new connection passes to it then,
-	// and ICMPv6. "" otherwise.
-	Host string
+	// Hosts are, when the network's guests may reach nothing of the host but its services, the MAC
+	// addresses of all uplinks' bridges, sorted, so that a change of uplink needs no other guard: only
+	// what isn't a new connection passes to them then, and ICMPv6. Empty otherwise.
+	Hosts []string
 	// Retired are prefixes that guests may hold addresses of and that aren't the link's: what has
 	// such a source is refused (RFC 7084 L-14: destination unreachable, code 5).
 	Retired []netip.Prefix
 }
 
-// Digest identifies the guard; it begins with Host and a #.
-func (s GuardSpec) Digest() string { return s.Host + "#" + digest(s) }
+// Digest identifies the guard; it begins with Hosts and a #.
+func (s GuardSpec) Digest() string { return strings.Join(s.Hosts, ",") + "#" + digest(s) }
+
+// suffices tells whether a guard of that digest is whole and, where that matters, keeps guests from the host
+// with the MAC address.
+func (s GuardSpec) suffices(standing, host string) bool {
+	hosts, _, whole := strings.Cut(standing, "#")
+	return whole && (len(s.Hosts) == 0 || slices.Contains(strings.Split(hosts, ","), host))
+}
 
 // The operations of the neighbour discovery room.
 type (
@@ -128,8 +136,8 @@ func (o SetLinkDown) String() string { return "set " + o.Name + " down" }
 func (o DeletePair) String() string  { return "delete IPv6-only link " + o.Inner }
 func (o SetGuard) String() string {
 	text := fmt.Sprintf("guard IPv6-only link %s to %s", o.Spec.Inner, o.Spec.Outer)
-	if o.Spec.Host != "" {
-		text += ", no new connection to " + o.Spec.Host
+	if len(o.Spec.Hosts) > 0 {
+		text += ", no new connection to " + strings.Join(o.Spec.Hosts, ", ")
 	}
 	if len(o.Spec.Retired) > 0 {
 		text += ", nothing from " + joined(o.Spec.Retired)

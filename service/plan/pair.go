@@ -127,8 +127,8 @@ func (b *builder) planPair(d *Decision) {
 	inner, haveInner := b.inner(d.Name)
 	outer, haveOuter := b.outer(d.Name)
 	innerName, outerName := PairNames(d.Name)
-	guard := b.guard(d, bridge)
-	standing, guarded := b.have.Firewall.Guards[d.Name]
+	guard := b.guard(d)
+	standing := b.have.Firewall.Guards[d.Name]
 	if !haveInner || !haveOuter {
 		b.add(phasePair, CreatePair{Network: d.Name, Inner: innerName, Outer: outerName,
 			InnerAlias: InnerAliasPrefix + d.Name, OuterAlias: OuterAliasPrefix + d.Name,
@@ -147,8 +147,7 @@ func (b *builder) planPair(d *Decision) {
 			b.add(phasePair, SetMTU{Name: l.Name, MTU: bridge.MTU})
 		}
 	}
-	// An older guard does, unless it lets guests to a host that they are to be kept from.
-	if host, _, whole := strings.Cut(standing, "#"); !guarded || !whole || host != guard.Host {
+	if !guard.suffices(standing, bridge.MAC) {
 		if outer.Master == up.Index {
 			b.add(phaseGate, LeaveBridge{Link: outerName})
 		}
@@ -183,12 +182,17 @@ func (b *builder) planPair(d *Decision) {
 	}
 }
 
-// guard is what is to be dropped on the network's link to the bridge.
-func (b *builder) guard(d *Decision, bridge vnet.Link) GuardSpec {
+// guard is what is to be dropped on the network's link.
+func (b *builder) guard(d *Decision) GuardSpec {
 	spec := GuardSpec{Network: d.Name}
 	spec.Inner, spec.Outer = PairNames(d.Name)
 	if d.settings.HostAccess == "services" {
-		spec.Host = bridge.MAC
+		for _, u := range b.have.Uplinks.List {
+			if l, ok := b.have.Kernel.LinkByIndex(u.Index); ok && UplinkIsBridge(&u) && !slices.Contains(spec.Hosts, l.MAC) {
+				spec.Hosts = append(spec.Hosts, l.MAC)
+			}
+		}
+		slices.Sort(spec.Hosts)
 	}
 	for _, p := range b.have.NDP.Taught[d.Name].Retired {
 		if !slices.Contains(d.IPv6Prefixes, p) {
