@@ -81,7 +81,7 @@
 // break is seen at the next Observe; the same holds for the sets with either backend. br_netfilter that
 // is loaded later is seen at the next Observe, too; until then bridged frames meet the rules for routed ones.
 // Guards need Linux 5.10, which keeps a table's comment. On the way through an IPv6-only link multicast
-// reaches the host, with GuardSpec.Host, too.
+// reaches the host, with GuardSpec.Hosts, too.
 // A guest speaks to the host and the outside from its network's subnet only: further addresses
 // that somebody gives a bridge by hand lead nowhere. What we ACCEPT ends the way through
 // iptables alone: nftables chains of others, firewalld's for one, see the packet, too.

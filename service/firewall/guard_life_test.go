@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -272,6 +273,26 @@ func TestGuardsComeAndGo(t *testing.T) {
 				t.Errorf("after removal: %+v", got)
 			}
 		})
+	}
+}
+
+// However much a guard is made from, it is known again.
+func TestGuardOfManyHosts(t *testing.T) {
+	t.Parallel()
+	d := newDock(t, "iptables-nft")
+	spec := guardSpec()
+	for i := range 100 {
+		spec.Hosts = append(spec.Hosts, fmt.Sprintf("02:11:11:11:11:%02x", i))
+		spec.Retired = append(spec.Retired, netip.MustParsePrefix(fmt.Sprintf("2001:db8:1234:5678:9abc:def0:1234:%x/128", 0x1000+i)))
+	}
+	apply(t, d.firewall, plan.SetGuard{Spec: spec})
+	if got := d.guarded(t); got != spec.Digest() {
+		t.Errorf("observed %q, want %q", got, spec.Digest())
+	}
+	d.check(t)
+	apply(t, d.firewall, plan.SetGuard{Spec: guardSpec()})
+	if got := d.guarded(t); got != guardSpec().Digest() {
+		t.Errorf("observed %q, want %q", got, guardSpec().Digest())
 	}
 }
 

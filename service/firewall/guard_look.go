@@ -1,9 +1,11 @@
 package firewall
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -35,32 +37,33 @@ func (s standing) standsAt(device string) bool {
 	return s.hooked && s.proper && len(s.devices) == 1 && s.devices[0] == device
 }
 
-// mark is what is written down with a rule of a guard: whose it is, and where it stands.
-type mark struct {
-	digest, edition string
-	device          string // "-" for none
-	place, of       int    // from 1
-}
+// mark is what is written down with a rule of a guard: whose it is and where it stands, and a part of
+// the guard's digest, which has no spaces and, in all, no bound.
+type mark struct{ place, part string }
+
+// partLength is how much of the digest one rule has: the kernel keeps 256 bytes with a rule. The rules at
+// the outer end are more than enough.
+const partLength = 48
 
 // markOf is the mark of the rule with the index of a chain with that many rules.
 func markOf(digest, device string, index, count int) mark {
-	if device == "" {
-		device = "-"
+	sum := sha256.Sum256([]byte(digest))
+	begin := min(index*partLength, len(digest))
+	return mark{
+		place: fmt.Sprintf("%x %s %s %d/%d", sum[:4], edition(), device, index+1, count),
+		part:  digest[begin:min(begin+partLength, len(digest))],
 	}
-	return mark{digest, edition(), device, index + 1, count}
 }
 
-func (m mark) String() string {
-	return fmt.Sprintf("%s %s %s %d/%d", m.digest, m.edition, m.device, m.place, m.of)
-}
+func (m mark) String() string { return m.place + " " + m.part }
 
 // parseMark reads the user data of a rule; it returns the zero mark if ours isn't in it.
 func parseMark(b []byte) (m mark) {
 	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
 		if b[0] == userdataGuard {
 			text := unix.ByteSliceToString(b[2 : 2+int(b[1])])
-			if n, err := fmt.Sscanf(text, "%s %s %s %d/%d", &m.digest, &m.edition, &m.device, &m.place, &m.of); n != 5 || err != nil {
-				return mark{}
+			if i := strings.LastIndexByte(text, ' '); i >= 0 {
+				m = mark{text[:i], text[i+1:]}
 			}
 			return m
 		}
@@ -132,6 +135,9 @@ func (g guards) digest(network string, ends map[string]int) string {
 		return ""
 	}
 	digest := ""
+	for _, m := range g.chains[network+outerSuffix].rules {
+		digest += m.part
+	}
 	for _, suffix := range []string{innerSuffix, outerSuffix, refusedSuffix} {
 		c, ok := g.chains[network+suffix]
 		if !ok || len(c.rules) == 0 {
@@ -146,9 +152,6 @@ func (g guards) digest(network string, ends map[string]int) string {
 		}
 		if !c.standsAt(device) {
 			return ""
-		}
-		if digest == "" {
-			digest = c.rules[0].digest
 		}
 		for i, m := range c.rules {
 			if m != markOf(digest, device, i, len(c.rules)) {

@@ -48,10 +48,10 @@ func TestGuardRetired(t *testing.T) {
 	apply(t, d.firewall, plan.SetGuard{Spec: spec})
 	retired := []string{"2001:db8:b::10", "2001:db8:c7::10"}
 	for _, address := range retired {
-		d.guest.run("ip", "addr", "add", address+"/64", "dev", "eth0")
+		d.guest.run("ip", "addr", "add", address+"/64", "dev", "eth0", "nodad")
 		d.lan.run("ip", "route", "add", address+"/64", "dev", "eth0")
 	}
-	d.guest.run("ip", "addr", "add", "2001:db8:c8::10/64", "dev", "eth0") // beside the second
+	d.guest.run("ip", "addr", "add", "2001:db8:c8::10/64", "dev", "eth0", "nodad") // beside the second
 	d.lan.run("ip", "route", "add", "2001:db8:c8::/64", "dev", "eth0")
 	d.lan.serve("[::]:7")
 	both(t, d.guest, "[2001:db8:a::1]:7", "2001:db8:a::10", "2001:db8:a::10")

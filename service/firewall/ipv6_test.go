@@ -94,7 +94,7 @@ func TestNothingIsRouted6(t *testing.T) {
 
 func TestHostServices6(t *testing.T) {
 	forDocks(t, func(t *testing.T, d *dock) {
-		d.host.sh("ip link set %s nomaster; ip addr add 2001:db8:a::3/128 dev gway0; ip -6 route add 2001:db8:a::10 dev gway0", inner)
+		d.host.sh("ip link set %s nomaster; ip addr add 2001:db8:a::3/128 dev gway0 nodad; ip -6 route add 2001:db8:a::10 dev gway0", inner)
 		d.guest.serve("[::]:7")
 		d.host.serve("[::]:7")
 		apply(t, d.firewall, plan.InstallChains{})

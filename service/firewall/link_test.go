@@ -50,14 +50,14 @@ func newDock(t *testing.T, program string) *dock {
 		sysctl -qw net.bridge.bridge-nf-call-iptables=0 net.bridge.bridge-nf-call-ip6tables=0
 		ip link add gway0 type bridge forward_delay 0 mcast_snooping 0; ip link set gway0 up group %d
 		ip link add br0 address %s type bridge forward_delay 0 mcast_snooping 0; ip link set br0 up
-		ip addr add 2001:db8:a::2/64 dev br0`, plan.GroupBridge|plan.GroupServices, hostMAC)
+		ip addr add 2001:db8:a::2/64 dev br0 nodad`, plan.GroupBridge|plan.GroupServices, hostMAC)
 	for _, n := range []struct {
 		at                     *namespace
 		ifname, bridge, number string
 	}{{d.guest, "guest0", "gway0", "10"}, {d.other, "other0", "gway0", "11"}, {d.lan, "lan0", "br0", "1"}} {
 		wire(d.host, n.ifname, n.at, "eth0")
 		d.host.run("ip", "link", "set", n.ifname, "master", n.bridge)
-		n.at.sh("ip addr add 2001:db8:a::%[1]s/64 dev eth0; ip addr add 10.0.0.%[1]s/24 dev eth0", n.number)
+		n.at.sh("ip addr add 2001:db8:a::%[1]s/64 dev eth0 nodad; ip addr add 10.0.0.%[1]s/24 dev eth0", n.number)
 	}
 	d.join(t)
 	d.firewall = newFirewall(t, program)

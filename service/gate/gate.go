@@ -32,7 +32,9 @@ type Gate struct {
 	log             *slog.Logger
 
 	mu            sync.Mutex
-	known         *process // the watchdog, as it was last seen; nil if none was
+	known         *process          // the watchdog, as it was last seen; nil if none was
+	followed      map[*process]bool // it, and those before that haven't ended yet
+	following     sync.WaitGroup
 	watchers      map[int]func(reason string)
 	nextWatcherID int
 }
@@ -46,7 +48,8 @@ func New(o Options) (*Gate, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot make gate room in %q: %w", o.RuntimeDir, err)
 	}
-	g := &Gate{dir: dir, executable: o.Executable, args: o.Args, log: o.Log, watchers: map[int]func(string){}}
+	g := &Gate{dir: dir, executable: o.Executable, args: o.Args, log: o.Log,
+		followed: map[*process]bool{}, watchers: map[int]func(string){}}
 	if g.executable == "" {
 		g.executable = "/proc/self/exe"
 	}
@@ -86,11 +89,12 @@ func (g *Gate) Watch(ctx context.Context, poke func(reason string)) error {
 // Close stops looking after the watchdog, which goes on. The Gate can be used again.
 func (g *Gate) Close() {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.known != nil {
-		g.known.release()
-		g.known = nil
+	for p := range g.followed {
+		p.release()
 	}
+	g.known = nil
+	g.mu.Unlock()
+	g.following.Wait()
 }
 
 // Apply carries out plan.StartGate and plan.StopGate, in order, each for itself. One returns
@@ -140,16 +144,23 @@ func (g *Gate) find() (*process, error) {
 		return nil, err
 	}
 	g.known = p
-	go p.wait(g.ended)
+	g.followed[p] = true
+	g.following.Go(func() { g.follow(p) })
 	return p, nil
 }
 
-// ended tells the watchers.
-func (g *Gate) ended(p *process) {
-	g.log.Info("gate ended", "pid", p.pid)
+// follow waits for the process's end and tells the watchers of it.
+func (g *Gate) follow(p *process) {
+	ended := p.wait()
+	if ended {
+		g.log.Info("gate ended", "pid", p.pid)
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for _, poke := range g.watchers {
-		poke("gate ended")
+	delete(g.followed, p)
+	if ended {
+		for _, poke := range g.watchers {
+			poke("gate ended")
+		}
 	}
 }

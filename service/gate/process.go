@@ -30,21 +30,21 @@ func open(pid int) (*process, error) {
 	return &process{pid: pid, pidfd: os.NewFile(uintptr(fd), "pidfd"), exited: make(chan struct{})}, nil
 }
 
-// wait returns when the process has ended, after reaping it and calling then, or when it is released.
-func (p *process) wait(then func(*process)) {
+// wait returns true when the process has ended, after reaping it, and false when it is released.
+func (p *process) wait() (ended bool) {
 	conn, err := p.pidfd.SyscallConn()
 	if err == nil {
 		err = conn.Read(hasEnded)
 	}
 	if err != nil {
-		return // released
+		return false
 	}
 	// Only our child can be reaped, which it may be without our knowing: a process that executes
 	// itself anew keeps its children.
 	_ = conn.Control(func(fd uintptr) { _ = unix.Waitid(unix.P_PIDFD, int(fd), nil, unix.WEXITED|unix.WNOHANG, nil) })
 	p.pidfd.Close()
 	close(p.exited)
-	then(p)
+	return true
 }
 
 // hasEnded tells whether a pidfd's process has ended: it is readable then (pidfd_open(2)).

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -45,18 +46,19 @@ func run(ctx context.Context, daemon, data string) (err error) {
 	started := time.Now()
 	out.title("Gangway: guests that stay moored while the laptop moves")
 	out.text("A laptop of network namespaces, with a real NetworkManager, D-Bus, polkit and dnsmasq,",
-		"lies between two access networks: eth0 (the dock) and wlan0 (Wi-Fi). Two guests hang on",
-		"Gangway's default network. Nothing of this machine's own network is touched.", "")
+		"lies between three access networks: eth0 (the dock), eth1 (another desk's cable) and wlan0",
+		"(Wi-Fi). Two guests hang on Gangway's default network. Nothing of this machine's own",
+		"network is touched.", "")
 
 	w := &world{out: out}
 	step := func(what string, do func() error) error { return out.step(what, do) }
-	if err := step("raising the laptop, two sites and the internet", func() (err error) {
+	if err := step("raising the laptop, three sites and the internet", func() (err error) {
 		policies, err := filepath.Abs(data)
 		if err != nil {
 			return err
 		}
-		w.lab, err = lab.New(ctx, lab.Options{Gangwayd: daemon, BusPolicyDir: policies, PolkitActionDir: policies,
-			NMUnmanaged: "interface-name:gway*"})
+		w.lab, err = lab.New(ctx, lab.Options{Sites: sites(), Gangwayd: daemon, BusPolicyDir: policies, PolkitActionDir: policies,
+			NMConfDir: policies})
 		return err
 	}); err != nil {
 		return err
@@ -67,7 +69,7 @@ func run(ctx context.Context, daemon, data string) (err error) {
 			out.text("", fmt.Sprintf("Done in %.0f s. `make bench` measures the same in paired runs; the README explains it.", time.Since(started).Seconds()))
 		}
 	}()
-	if err := step("waiting until NetworkManager has both uplinks", func() error { return w.waitUplinks(ctx) }); err != nil {
+	if err := step("waiting until NetworkManager has all uplinks", func() error { return w.waitUplinks(ctx) }); err != nil {
 		return err
 	}
 	if err := w.start(ctx); err != nil {
@@ -90,4 +92,15 @@ func (w *world) explain(err error) error {
 		err = fmt.Errorf("%w\ngangwayd said:\n%s", err, log)
 	}
 	return err
+}
+
+// sites are the dock, another desk and Wi-Fi, each with a router of its own.
+func sites() []lab.SiteOptions {
+	list := append(lab.DefaultSites(), lab.SiteOptions{Name: "c", Uplink: "eth1", Metric: 200,
+		IPv4: netip.MustParsePrefix("172.20.0.0/24"), IPv6: netip.MustParsePrefix("2001:db8:c::/64")})
+	for i := range list {
+		ra := lab.DefaultRA(list[i].IPv6)
+		list[i].RA = &ra
+	}
+	return list
 }

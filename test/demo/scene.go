@@ -19,27 +19,41 @@ type scene struct {
 	act func(ctx context.Context, w *world) error
 	// expect is the uplink to which guests and host come at last, "" for nowhere.
 	expect string
+	// ipv6 tells whether guests have IPv6 there.
+	ipv6 bool
 }
 
 var scenes = []scene{
-	{"Unplug", "The dock's cable is pulled while Wi-Fi is there. NetworkManager waits 6 s; guests don't.",
-		func(_ context.Context, w *world) error { return w.lab.Site("b").Unplug() }, "wlan0"},
-	{"Dock in", "The cable is back; both are up, the dock is preferred. Running flows move without a gap.",
-		func(_ context.Context, w *world) error { return w.lab.Site("b").Plug() }, "eth0"},
+	{"Share", "Both cables are shared: NetworkManager makes bridges of them. Guests get IPv6 from the dock's own router.",
+		func(ctx context.Context, w *world) error {
+			for _, uplink := range []godbus.ObjectPath{"eth0", "eth1"} {
+				if err := w.bus.Object(busName, root+"/uplink/"+uplink).CallWithContext(ctx, busName+".Uplink.SetSharing", 0, "bridge").Err; err != nil {
+					return err
+				}
+			}
+			return nil
+		}, "gwb-eth0", true},
+	{"Another desk", "The dock's cable is pulled, the other desk's is there. NetworkManager waits 6 s; guests don't, and change routers.",
+		func(_ context.Context, w *world) error { return w.lab.Site("b").Unplug() }, "gwb-eth1", true},
+	{"Unplug", "That cable is pulled, too: Wi-Fi can't be bridged. IPv6 is withdrawn, so that nobody waits for it.",
+		func(_ context.Context, w *world) error { return w.lab.Site("c").Unplug() }, "wlan0", false},
+	{"Dock in", "Back at the dock; both are up, the dock is preferred. Running flows move without a gap.",
+		func(_ context.Context, w *world) error { return w.lab.Site("b").Plug() }, "gwb-eth0", true},
 	{"Roam", "The dock's connection goes down and only Wi-Fi remains, as between two access points.",
 		func(ctx context.Context, w *world) error {
-			_, err := w.lab.NM.Cli(ctx, "device", "disconnect", "eth0")
+			_, err := w.lab.NM.Cli(ctx, "device", "disconnect", "eth0", "gwb-eth0")
 			return err
-		}, "wlan0"},
+		}, "wlan0", false},
 	{"Offline", "Wi-Fi is gone, too: names of guests still resolve, everything else fails at once.",
-		func(_ context.Context, w *world) error { return w.lab.Site("a").Unplug() }, ""},
+		func(_ context.Context, w *world) error { return w.lab.Site("a").Unplug() }, "", false},
 	{"Back again", "Wi-Fi returns.",
-		func(_ context.Context, w *world) error { return w.lab.Site("a").Plug() }, "wlan0"},
+		func(_ context.Context, w *world) error { return w.lab.Site("a").Plug() }, "wlan0", false},
 }
 
 // watched is one thing that is measured all the time.
 type watched struct {
 	who, what string
+	ipv6      bool
 	probe     *lab.Probe
 	result    lab.Result
 }
@@ -81,9 +95,10 @@ func (w *world) play(ctx context.Context, s scene) error {
 	}
 	events = append(events, w.heard(monotonicBegun)...)
 	events = append(events, changes(list, begun)...)
+	events = append(events, w.routersOver(begun)...)
 	w.print(events)
-	w.table(list, begun, s.expect != "")
-	return nil
+	w.table(list, begun, s)
+	return w.showIPv6()
 }
 
 func (w *world) probes(ctx context.Context) ([]*watched, error) {
@@ -108,7 +123,15 @@ func (w *world) probes(ctx context.Context) ([]*watched, error) {
 		return nil, err
 	}
 	p, err = w.guests[1].ProbeDNS(ctx, addrPort(w.gateway, 53), "site.example", lab.ProbeOptions{Timeout: 500 * time.Millisecond})
-	return list, add("vm2", "DNS", p, err)
+	if err := add("vm2", "DNS", p, err); err != nil {
+		return nil, err
+	}
+	p, err = w.guests[0].ProbeSockets(ctx, lab.EchoIPv6, lab.ProbeOptions{Interval: 10 * time.Millisecond, Timeout: 500 * time.Millisecond})
+	err = add("vm1", "IPv6 connections", p, err)
+	if err == nil {
+		list[len(list)-1].ipv6 = true
+	}
+	return list, err
 }
 
 type settlement struct{ hostPrimary time.Duration }
@@ -131,12 +154,15 @@ func (w *world) settle(ctx context.Context, s scene, list []*watched, begun time
 	got.hostPrimary = time.Since(begun)
 	if err := w.waitProperty(ctx, w.network, "Network", "Uplink", func(v any) bool {
 		p, _ := v.(godbus.ObjectPath)
-		return strings.HasSuffix(string(p), "/"+s.expect)
+		return strings.HasSuffix(string(p), "/"+strings.ReplaceAll(s.expect, "-", "_2d"))
 	}); err != nil {
 		return got, err
 	}
 	reached := time.Now()
 	for _, p := range list {
+		if p.ipv6 && !s.ipv6 {
+			continue
+		}
 		if _, err := p.probe.WaitSuccess(ctx, reached); err != nil {
 			return got, err
 		}
@@ -178,7 +204,7 @@ func label(path any) string {
 	if p == "/" || p == "" {
 		return "nowhere"
 	}
-	return string(p[strings.LastIndexByte(string(p), '/')+1:])
+	return strings.ReplaceAll(string(p[strings.LastIndexByte(string(p), '/')+1:]), "_2d", "-")
 }
 
 // line is a moment of the timeline.
@@ -195,7 +221,7 @@ func changes(list []*watched, begun time.Time) []line {
 			if o.Duration() < 20*time.Millisecond && o.Lost < 3 {
 				continue
 			}
-			if at := o.From.Sub(begun); at >= 0 { // else it was lost in the scene before
+			if at := o.From.Sub(begun); at >= 0 && !p.ipv6 { // else it was lost in the scene before
 				lines = append(lines, line{at, fmt.Sprintf("%s: %s lost", p.who, p.what)})
 			}
 			if !o.Open {
@@ -215,12 +241,15 @@ func (w *world) print(lines []line) {
 }
 
 // table sums up a scene.
-func (w *world) table(list []*watched, begun time.Time, back bool) {
+func (w *world) table(list []*watched, begun time.Time, s scene) {
 	w.out.text("", dim(w.out, fmt.Sprintf("   %-8s %-18s %14s %10s", "who", "what", "longest outage", "lost")))
 	for _, p := range list {
 		outage := ms(p.result.Blackout(begun))
-		if !back {
+		switch {
+		case s.expect == "":
 			outage = "offline"
+		case p.ipv6 && !s.ipv6:
+			outage = "no IPv6 there"
 		}
 		w.out.text(fmt.Sprintf("   %-8s %-18s %14s %10d", p.who, p.what, outage, p.result.LostAfter(begun)))
 	}

@@ -24,6 +24,7 @@ type world struct {
 	bus     *godbus.Conn
 	network godbus.ObjectPath
 	guests  []*lab.Guest
+	watches []*lab.Watch // of the guests' IPv6
 	gateway netip.Addr
 	signals chan *godbus.Signal
 }
@@ -74,7 +75,11 @@ func (w *world) addGuest(ctx context.Context, name string) error {
 		return err
 	}
 	w.gateway = lease.Router
-	w.guests = append(w.guests, g)
+	watch, err := g.WatchIPv6(ctx)
+	if err != nil {
+		return err
+	}
+	w.guests, w.watches = append(w.guests, g), append(w.watches, watch)
 	return nil
 }
 
@@ -85,7 +90,8 @@ func (w *world) show(ctx context.Context) error {
 		return v.Value(), err
 	}
 	w.out.text("")
-	for _, p := range []struct{ iface, name string }{{"Network", "Bridge"}, {"Network", "Subnet"}, {"Network", "IPv4State"}, {"Network", "Uplink"}, {"Network", "Nameservers"}} {
+	for _, p := range []struct{ iface, name string }{{"Network", "Bridge"}, {"Network", "Subnet"}, {"Network", "IPv4State"}, {"Network", "Uplink"}, {"Network", "Nameservers"},
+		{"Network", "IPv6State"}, {"Network", "IPv6Reason"}} {
 		v, err := get(w.network, p.iface, p.name)
 		if err != nil {
 			return err

@@ -156,7 +156,7 @@ func (l *Lab) Site(name string) *Site {
 	return nil
 }
 
-// Close ends everything in the lab and removes every trace of it. gangwayd gets SIGTERM and two seconds,
+// Close ends everything in the lab and removes every trace of it. gangwayd gets SIGTERM and ten seconds,
 // so that it can write its coverage data; the rest is killed. Closing again is harmless.
 func (l *Lab) Close() error {
 	l.mu.Lock()
@@ -168,7 +168,7 @@ func (l *Lab) Close() error {
 	}
 	var errs []error
 	if l.daemon != nil && l.conn != nil && l.options.Gangwayd != "" {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		errs = append(errs, l.daemon.terminate(ctx))
 		cancel()
 	}
