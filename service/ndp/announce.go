@@ -54,9 +54,6 @@ func (r *Room) announce(op plan.Announce) (ports int, err error) {
 	}
 	u.ask(now)
 	r.hurry()
-	if u.due(now) { // at once, not when run gets to it
-		r.solicit(u, now)
-	}
 	return len(n.ports), errors.Join(err, r.save())
 }
 

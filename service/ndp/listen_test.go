@@ -2,6 +2,7 @@ package ndp
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -226,6 +227,31 @@ func TestWhatIsNotTheUplinksIsNotHeard(t *testing.T) {
 	l.send(ns, "eth0", priority)
 	l.send(ns, "eth0", good)
 	l.advertised(up, known("fe80::2", "02:00:00:00:cc:02", true), known(routerB, macB, true, prefixB))
+}
+
+// An interface that isn't a bridge, and that hears everything.
+func TestListensAsAHostDoes(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	ns := "ns" + l.id + "-x"
+	up := "v" + l.id
+	sh(t, `ip netns add %[1]s; ip link add %[2]s type veth peer name eth0 netns %[1]s; ip -n %[1]s link set eth0 up
+echo 1 >/proc/sys/net/ipv6/conf/%[2]s/disable_ipv6; ip link set %[2]s promisc on up`, ns, up)
+	t.Cleanup(func() { sh(t, "ip link del %s; ip netns del %s", up, ns) })
+	const group = "33:33:00:00:00:01 users 2" // the kernel is a member already
+	l.uplinks = []vnet.Uplink{{Interface: up}}
+	l.observe()
+	if groups := sh(t, "ip maddr show dev %s", up); !strings.Contains(groups, group) {
+		t.Errorf("not a member of the group of all nodes: %s", groups)
+	}
+	elsewhere := advertisement("fe80::3", "02:00:00:00:cc:03", 1800)
+	copy(elsewhere, []byte{2, 0, 0, 0, 0xdd, 1}) // to another station
+	l.send(ns, "eth0", elsewhere)
+	l.send(ns, "eth0", advertisement(routerB, macB, 1800, pio(prefixB, 3600)))
+	l.advertised(up, known(routerB, macB, true, prefixB))
+	l.uplinks = nil
+	l.observe()
+	eventually(t, "the membership to end", func() bool { return !strings.Contains(sh(t, "ip maddr show dev %s", up), group) })
 }
 
 // RFC 4861 allows extension headers before ICMPv6, and the kernel goes by such advertisements, too.

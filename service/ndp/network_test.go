@@ -207,6 +207,29 @@ func TestTeachingTwiceChangesNothing(t *testing.T) {
 	s.want([]vnet.Router{known(routerA, macA, true, prefixA)})
 }
 
+// The two hours begin with the last withdrawal of what was taught in between.
+func TestTwoHoursBeginAgain(t *testing.T) {
+	t.Parallel()
+	s := newSchool(t)
+	if !s.teach(known(routerA, macA, false, prefixA)) || !s.teach(known(routerA, macA, true, prefixA)) {
+		t.Error("a default router is no news")
+	}
+	for range 2 {
+		s.teach(known(routerA, macA, true, prefixA))
+		s.withdraw(known(routerA, macA, true, prefixA))
+		s.now = s.now.Add(90 * time.Minute)
+	}
+	s.n.expire(s.now)
+	s.want(nil, prefixA)
+	finals := s.finals()
+	if len(finals) != 1 {
+		t.Fatalf("%d finals", len(finals))
+	}
+	if list, router, _ := ended(finals[0]); len(list) != 1 || !router || !s.n.lessons[key{finals[0].From, finals[0].MAC}].left.Equal(s.now.Add(-90*time.Minute)) {
+		t.Errorf("ended %v, router %v", list, router)
+	}
+}
+
 func TestTwoHoursLater(t *testing.T) {
 	t.Parallel()
 	s := newSchool(t)

@@ -71,7 +71,7 @@ func (r *Room) tick(now time.Time) (next time.Time) {
 			r.news("routers of " + name)
 		}
 		if u.due(now) {
-			r.solicit(u, now)
+			r.solicit(u)
 		}
 		next = earlier(next, u.next())
 	}

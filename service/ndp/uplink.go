@@ -156,7 +156,7 @@ func (u *uplink) prefixes() []netip.Prefix {
 }
 
 // solicit asks the link's routers to speak.
-func (r *Room) solicit(u *uplink, now time.Time) {
+func (r *Room) solicit(u *uplink) {
 	if u.mac == (message.MAC{}) {
 		return
 	}

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 
 	"gangway/service/vnet"
 )
@@ -23,6 +24,22 @@ func bind(s vnet.Settings, ups *vnet.Uplinks) (up *vnet.Uplink, reason string) {
 		return nil, fmt.Sprintf("the network is pinned to %s, which is not usable: %s", s.Uplink, pinned.Reason)
 	}
 	return &pinned, "pinned to " + s.Uplink
+}
+
+// uplinksFor returns the uplinks as a network of the IPv4 method may use them: one that is never shared
+// is none for guests whose own addresses would appear there. Translated, they don't.
+func (b *builder) uplinksFor(method string) *vnet.Uplinks {
+	if method != "routed" || len(b.want.NeverShared) == 0 {
+		return &b.have.Uplinks
+	}
+	ups := b.have.Uplinks
+	ups.List = slices.Clone(ups.List)
+	for i := range ups.List {
+		if u := &ups.List[i]; Sharing(b.want, u) == "never" {
+			u.Usable, u.Reason, u.Addresses = false, "it is set never to be shared", nil
+		}
+	}
+	return &ups
 }
 
 // bindAuto follows the host's default route, but leaves a dead uplink before the host does.

@@ -20,6 +20,7 @@ var (
 
 	routerA  = vnet.Router{Address: ip("fe80::a"), MAC: "02:00:00:00:0a:01", Default: true, Prefixes: prefixes("2001:db8:a::/64")}
 	routerA2 = vnet.Router{Address: ip("fe80::a"), MAC: "02:00:00:00:0a:01", Default: true, Prefixes: prefixes("2001:db8:a2::/64")}
+	routerA3 = vnet.Router{Address: ip("fe80::a3"), MAC: "02:00:00:00:0a:03", Default: true, Prefixes: prefixes("2001:db8:a::/64")}
 	routerB  = vnet.Router{Address: ip("fe80::b"), MAC: "02:00:00:00:0b:01", Default: true, Prefixes: prefixes("2001:db8:b::/64")}
 )
 
@@ -64,6 +65,10 @@ func init() {
 				Prefixes: append(slices.Clone(routerA.Prefixes), routerA2.Prefixes...)})},
 			{name: "the new one alone", do: hear("br0", routerA2)},
 		},
+		"ipv6-shared-prefix": {
+			{name: "two routers with one prefix", do: both(start, plug(br0), hear("br0", routerA, routerA3)), first: true},
+			{name: "one is gone", do: hear("br0", routerA3)},
+		},
 		"ipv6-same-link": {
 			{name: "on br0", do: onA, first: true},
 			{name: "br1 is primary, on the same link", do: both(hear("br1", routerA), plug(br1))},
@@ -83,6 +88,8 @@ func init() {
 			{name: "off", do: set("default", "ipv6-method", "off")},
 			{name: "host-access all", do: both(set("default", "ipv6-method", "auto"), set("default", "host-access", "all"))},
 			{name: "br0 is never shared", do: func(w *world) { w.want.NeverShared = []string{"uuid-br0"} }},
+			{name: "a routed network would show its guests there", do: set("default", "ipv4-method", "routed")},
+			{name: "translated they don't show", do: set("default", "ipv4-method", "nat")},
 			{name: "br0 may be shared, under a VPN", do: both(func(w *world) { w.want.NeverShared = nil }, plug(tun0))},
 			{name: "past the VPN", do: set("default", "vpn", "bypass")},
 			{name: "pinned elsewhere", do: set("default", "uplink", "wlan0")},

@@ -3,7 +3,8 @@ package plan
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"net"
+	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -22,7 +23,7 @@ func PairNames(network string) (inner, outer string) {
 // without an address of its own takes the lowest of its ports'.
 func pairMAC(name string) string {
 	sum := sha256.Sum256([]byte(name))
-	return net.HardwareAddr{0xfe, 0x67, 0x77, sum[0], sum[1], sum[2]}.String()
+	return fmt.Sprintf("fe:67:77:%02x:%02x:%02x", sum[0], sum[1], sum[2])
 }
 
 // InnerOf returns the network whose IPv6-only link's inner end the link is.
@@ -195,9 +196,14 @@ func (b *builder) guard(d *Decision) GuardSpec {
 		slices.Sort(spec.Hosts)
 	}
 	for _, p := range b.have.NDP.Taught[d.Name].Retired {
-		if !slices.Contains(d.IPv6Prefixes, p) {
+		current := slices.ContainsFunc(d.IPv6Prefixes, func(c netip.Prefix) bool { return c.Overlaps(p) })
+		if p.Bits() >= shortestRetired && !current {
 			spec.Retired = append(spec.Retired, p)
 		}
 	}
 	return spec
 }
+
+// shortestRetired is the shortest prefix whose addresses are refused on the next link: a shorter one is no
+// link's, and a router that advertised it would cut guests off from wherever they go for two hours.
+const shortestRetired = 48

@@ -201,8 +201,9 @@ func (b *builder) decideIPv4(d *Decision) {
 		d.IPv4State, d.IPv4Reason = "isolated", "guests reach each other and the host only, by the network's settings"
 		return
 	}
-	bound, reason := bind(d.settings, &b.have.Uplinks)
-	d.outs = outs(d.settings, &b.have.Uplinks)
+	ups := b.uplinksFor(method)
+	bound, reason := bind(d.settings, ups)
+	d.outs = outs(d.settings, ups)
 	d.table = table(d.settings, &b.have.Kernel)
 	d.IPv4Reason = reason
 	if bound == nil {

@@ -73,7 +73,13 @@ func without6(taught, heard []vnet.Router) []vnet.Router {
 	for _, t := range taught {
 		h, there := findRouter(heard, t)
 		if !there {
-			t.Default = true
+			all := t.Prefixes
+			t.Default, t.Prefixes = true, nil
+			for _, p := range all { // but for what another router advertises as well
+				if !slices.ContainsFunc(heard, func(r vnet.Router) bool { return slices.Contains(r.Prefixes, p) }) {
+					t.Prefixes = append(t.Prefixes, p)
+				}
+			}
 			stale = append(stale, t)
 			continue
 		}

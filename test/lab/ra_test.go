@@ -166,8 +166,8 @@ func TestRadvd(t *testing.T) {
 		}
 		from := time.Now()
 		solicit(t, l.Laptop, "eth0")
-		if wire.Count(After(from), IsRA) == 0 {
-			t.Errorf("a solicitation isn't answered, unknown options %v", ra.Unknown)
+		if _, err := wire.Wait(ctx, All(After(from), IsRA)); err != nil {
+			t.Errorf("a solicitation isn't answered, unknown options %v: %v", ra.Unknown, err)
 		}
 	}
 	if err := wire.Close(); err != nil {

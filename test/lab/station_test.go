@@ -109,8 +109,14 @@ func pingStation(t *testing.T, g *Guest, st *Station, address netip.Addr) {
 	if err := st.Unplug(); err != nil {
 		t.Fatal(err)
 	}
-	hold := time.NewTimer(200 * time.Millisecond) // the length of the outage, not a wait for anything
-	<-hold.C
+	// As long as it takes to send some into the void.
+	if err := poll(ctx, func() (bool, error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.samples) > 5 && p.samples[len(p.samples)-5].Sent.After(cut), nil
+	}); err != nil {
+		t.Fatal(err)
+	}
 	mend := time.Now()
 	if err := st.Plug(); err != nil {
 		t.Fatal(err)
@@ -120,7 +126,7 @@ func pingStation(t *testing.T, g *Guest, st *Station, address netip.Addr) {
 	}
 	r := p.Finish()
 	t.Log("ping:", r)
-	if got := r.Blackout(cut); got < 150*time.Millisecond || r.LostAfter(cut) < 3 {
-		t.Errorf("blackout of %v, %d lost, the line was cut for 200 ms", got, r.LostAfter(cut))
+	if got := r.Blackout(cut); got < 40*time.Millisecond || r.LostAfter(cut) < 3 || r.Lost() > r.LostAfter(cut)+1 {
+		t.Errorf("blackout of %v, %d lost, the line was cut for at least %v", got, r.LostAfter(cut), mend.Sub(cut))
 	}
 }

@@ -9,8 +9,11 @@ import (
 	"time"
 )
 
-// Throughput sends by TCP from one host to an address of another for that long, and returns what arrived, in bits a second of payload. The first
-// 100 ms, in which the connection gathers speed, do not count.
+// warmUp is the time in which a connection gathers speed.
+const warmUp = 100 * time.Millisecond
+
+// Throughput sends by TCP from one host to an address of another for that long, after a warm-up of 100 ms that does not count, and
+// returns what arrived, in bits a second of payload.
 func Throughput(ctx context.Context, from, to *Host, address netip.Addr, length time.Duration) (float64, error) {
 	rate, err := throughput(ctx, from, to, address, length)
 	if err != nil {
@@ -60,11 +63,11 @@ func drain(listener *net.TCPListener, length time.Duration) (float64, error) {
 		return 0, err
 	}
 	defer conn.Close()
-	begin := time.Now().Add(100 * time.Millisecond)
-	end := begin.Add(length)
-	if err := conn.SetReadDeadline(end.Add(10 * time.Second)); err != nil {
+	warm := time.Now().Add(warmUp)
+	if err := conn.SetReadDeadline(warm.Add(length + 30*time.Second)); err != nil {
 		return 0, err
 	}
+	var begin time.Time
 	total, buf := 0, make([]byte, 1<<20)
 	for {
 		n, err := conn.Read(buf)
@@ -72,10 +75,12 @@ func drain(listener *net.TCPListener, length time.Duration) (float64, error) {
 		switch {
 		case err != nil:
 			return 0, err
-		case now.After(end):
-			return float64(8*total) / now.Sub(begin).Seconds(), nil
-		case now.After(begin):
-			total += n
+		case begin.IsZero() && now.After(warm):
+			begin = now // what came with this read came before
+		case !begin.IsZero():
+			if total += n; now.Sub(begin) >= length {
+				return float64(8*total) / now.Sub(begin).Seconds(), nil
+			}
 		}
 	}
 }
