@@ -57,8 +57,13 @@ func TestItOutlivesWhoStartedIt(t *testing.T) {
 
 	pid := l.pid()
 	g := l.room() // the next daemon's
-	if !l.running(g) {
-		t.Error("not found")
+	before := goleak.IgnoreCurrent()
+	for range 2 {
+		if !l.running(g) {
+			t.Error("not found")
+		}
+		g.Close()
+		goleak.VerifyNone(t, before)
 	}
 	l.apply(g, plan.StartGate{})
 	if !slices.Equal(l.watchdogs(), []int{pid}) {

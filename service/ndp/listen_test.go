@@ -246,8 +246,11 @@ echo 1 >/proc/sys/net/ipv6/conf/%[2]s/disable_ipv6; ip link set %[2]s promisc on
 	}
 	elsewhere := advertisement("fe80::3", "02:00:00:00:cc:03", 1800)
 	copy(elsewhere, []byte{2, 0, 0, 0, 0xdd, 1}) // to another station
-	l.send(ns, "eth0", elsewhere)
-	l.send(ns, "eth0", advertisement(routerB, macB, 1800, pio(prefixB, 3600)))
+	eventually(t, "something to be heard", func() bool { // the link comes up when it does
+		l.send(ns, "eth0", elsewhere)
+		l.send(ns, "eth0", advertisement(routerB, macB, 1800, pio(prefixB, 3600)))
+		return len(l.observe().Advertised[up].Routers) > 0
+	})
 	l.advertised(up, known(routerB, macB, true, prefixB))
 	l.uplinks = nil
 	l.observe()

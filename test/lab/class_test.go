@@ -146,6 +146,9 @@ func TestBuiltPacketsAreValid(t *testing.T) {
 	bridged(t, l, "br0", "eth0")
 	sender, taker := addGuest(t, l, "sender", "br0", hasty), addGuest(t, l, "taker", "br0", hasty)
 	for _, g := range []*Guest{sender, taker} {
+		if err := g.WaitUp(ctx); err != nil {
+			t.Fatal(err)
+		}
 		if _, err := g.WaitIPv6(ctx, linkLocal64); err != nil {
 			t.Fatal(err)
 		}
