@@ -90,7 +90,7 @@ func (g *Gate) Watch(ctx context.Context, poke func(reason string)) error {
 func (g *Gate) Close() {
 	g.mu.Lock()
 	for p := range g.followed {
-		_ = p
+		p.release()
 	}
 	g.known = nil
 	g.mu.Unlock()
@@ -140,7 +140,7 @@ func (g *Gate) find() (*process, error) {
 		return nil, err
 	}
 	if now, err := holder(lockPath(g.dir)); err != nil || now != pid {
-		_ = p
+		p.release()
 		return nil, err
 	}
 	g.known = p

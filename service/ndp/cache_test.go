@@ -207,3 +207,55 @@ func TestAPrefixThatIsNotForUse(t *testing.T) {
 	not[3] = 0
 	l.want(l.hear(1800, not), true, known(routerA, macA, true))
 }
+
+// What a router says is the same as long as only lifetimes go by.
+func TestLifetimesAreNoNews(t *testing.T) {
+	t.Parallel()
+	option := func(kind byte, at, length int, value byte) []byte {
+		o := make([]byte, length)
+		o[0], o[1] = kind, byte(length/8)
+		for i := 16; i < length; i++ {
+			o[i] = 7 // beyond all lifetimes
+		}
+		o[at] = value
+		return o
+	}
+	for name, test := range map[string]struct {
+		kind   byte
+		at     int
+		length int
+		same   bool
+	}{
+		"valid lifetime": {optionPrefix, 7, 32, true}, "preferred lifetime": {optionPrefix, 11, 32, true}, "prefix": {optionPrefix, 20, 32, false},
+		"prefix length": {optionPrefix, 2, 32, false}, "route's lifetime": {optionRoute, 7, 24, true}, "route": {optionRoute, 9, 24, false},
+		"name server's lifetime": {optionRDNSS, 7, 24, true}, "name server": {optionRDNSS, 9, 24, false},
+		"search list's lifetime": {optionDNSSL, 4, 24, true}, "search list": {optionDNSSL, 12, 24, false},
+		"NAT64 prefix's lifetime": {optionPREF64, 2, 16, true}, "NAT64 prefix's length": {optionPREF64, 3, 16, false},
+		"resolver's lifetime": {optionEncryptedDNS, 6, 24, true}, "resolver": {optionEncryptedDNS, 12, 24, false},
+		"MTU": {5, 6, 8, false}, "unknown": {200, 4, 8, false},
+	} {
+		a := newBody(parse(t, advertisement(routerA, macA, 1800, option(test.kind, test.at, test.length, 1))), time.Time{})
+		b := newBody(parse(t, advertisement(routerA, macA, 900, option(test.kind, test.at, test.length, 2))), time.Time{})
+		if same := cmp.Equal(a.said, b.said); same != test.same {
+			t.Errorf("%s: same is %v", name, same)
+		}
+	}
+}
+
+// Parts that come with pauses in between are as current as each other, as long as their prefixes are.
+func TestPartsWithPausesAreAllCurrent(t *testing.T) {
+	t.Parallel()
+	l := newTimeline(t)
+	l.hear(1800, pio(prefixA, 3600))
+	l.pass(time.Second)
+	l.hear(1800, pio(prefixB, 3600), rdnss("2001:db8::53"))
+	l.pass(time.Second)
+	if bodies := l.cache[onlyKey(l.cache)].current(); len(bodies) != 2 {
+		t.Errorf("%d parts are current", len(bodies))
+	}
+	l.hear(1800, pio(prefixB, 3600))
+	l.pass(time.Second) // prefixA is gone, and the name server is no longer spoken of
+	if bodies := l.cache[onlyKey(l.cache)].current(); len(bodies) != 1 || len(bodies[0].said) != 1 {
+		t.Errorf("%d parts are current", len(bodies))
+	}
+}

@@ -144,7 +144,15 @@ func final(f captured) bool {
 // send puts a frame on an interface of the namespace, as whoever is there would.
 func (l *lab) send(ns, ifname string, frame []byte) {
 	l.Helper()
+	l.flood(ns, ifname, frame, 1)
+}
+
+// flood sends it so many times.
+func (l *lab) flood(ns, ifname string, frame []byte, times int) {
+	l.Helper()
 	fd, index := packetSocket(l, ns, ifname)
 	defer unix.Close(fd)
-	must(l, unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: index}))
+	for range times {
+		must(l, unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: index}))
+	}
 }

@@ -168,11 +168,12 @@ func (l *lab) apply(ops ...plan.Op) {
 	}
 }
 
-// uplink makes a bridge that is an uplink; the room listens to it from the next observe on.
+// uplink makes a bridge that is an uplink, of a host that doesn't ask for routers itself; the room listens
+// to it from the next observe on.
 func (l *lab) uplink(suffix string) string {
 	l.Helper()
 	name := "u" + l.id + suffix
-	sh(l, "ip link add %[1]s type bridge mcast_snooping 0 forward_delay 0; ip link set %[1]s up", name)
+	sh(l, "ip link add %[1]s type bridge mcast_snooping 0 forward_delay 0; echo 0 >/proc/sys/net/ipv6/conf/%[1]s/accept_ra; ip link set %[1]s up", name)
 	l.Cleanup(func() { sh(l, "ip link del %s", name) })
 	l.uplinks = append(l.uplinks, vnet.Uplink{Interface: name, Kind: vnet.BridgeKind})
 	return name
@@ -194,9 +195,13 @@ echo 1 >/proc/sys/net/ipv6/conf/%[2]s/disable_ipv6; ip link set %[2]s master %[4
 // routerOf makes a namespace for a router with the link-local address on the uplink.
 func (l *lab) routerOf(uplink, address, mac string) (ns string) {
 	l.Helper()
-	ns, _ = l.namespace(uplink, mac)
+	ns, port := l.namespace(uplink, mac)
 	sh(l, `ip netns exec %[1]s sh -ec 'echo 1 >/proc/sys/net/ipv6/conf/all/forwarding; echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad'
 ip -n %[1]s link set eth0 addrgenmode none up; ip -n %[1]s addr add %[2]s/64 dev eth0 nodad`, ns, address)
+	eventually(l, "the link of "+ns, func() bool {
+		return strings.Contains(sh(l, "bridge link show dev %s", port), "state forwarding") &&
+			strings.Contains(sh(l, "ip -n %s link show eth0", ns), "state UP")
+	})
 	return ns
 }
 

@@ -245,7 +245,7 @@ echo 1 >/proc/sys/net/ipv6/conf/%[2]s/disable_ipv6; ip link set %[2]s promisc on
 		t.Errorf("not a member of the group of all nodes: %s", groups)
 	}
 	elsewhere := advertisement("fe80::3", "02:00:00:00:cc:03", 1800)
-	copy(elsewhere, []byte{2, 0, 0, 0, 0xdd, 1}) // to another station
+	copy(elsewhere, []byte{2, 0, 0, 0, 0xdd, 1})         // to another station
 	eventually(t, "something to be heard", func() bool { // the link comes up when it does
 		l.send(ns, "eth0", elsewhere)
 		l.send(ns, "eth0", advertisement(routerB, macB, 1800, pio(prefixB, 3600)))
@@ -285,9 +285,7 @@ func TestAFloodIsNoNews(t *testing.T) {
 	l.advertised(up, known(routerA, macA, true, prefixA))
 	l.teach(up)
 	before, saved := l.pokes.Load(), l.saved()
-	for range 2000 {
-		l.send(ns, "eth0", frame)
-	}
+	l.flood(ns, "eth0", frame, 20000)
 	eventually(t, "another router to be heard", func() bool { // it may take its time, as others' do
 		l.send(ns, "eth0", advertisement(routerB, macB, 1800, pio(prefixB, 3600)))
 		return len(l.observe().Advertised[up].Routers) == 2

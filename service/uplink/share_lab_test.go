@@ -51,6 +51,13 @@ func newDesk(t *testing.T, o lab.Options, profiles map[string]string) *desk {
 	for ifname, text := range profiles {
 		d.check(os.WriteFile(filepath.Join(etc, "system-connections", ifname+".nmconnection"), []byte(text), 0o600))
 	}
+	for _, s := range d.Sites {
+		// With an address that the kernel made of an advertisement, NetworkManager would take the interface
+		// for somebody else's.
+		d.check(d.Laptop.Sysctl("net.ipv6.conf."+s.Uplink+".accept_ra", "0"))
+		_, err := d.Laptop.Run(d.ctx, "ip", "-6", "addr", "flush", "dev", s.Uplink, "scope", "global")
+		d.check(err)
+	}
 	d.check(d.NM.Start(d.ctx))
 	d.check(d.NM.WaitPrimary(d.ctx, d.Expected()))
 	bus, err := d.Bus()
