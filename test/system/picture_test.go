@@ -45,7 +45,7 @@ func (w *world) look() picture {
 		if strings.Contains(line, "route") || strings.HasPrefix(line, "ipset") {
 			out = sortLines(out)
 		}
-		if strings.HasPrefix(line, "nft") { // tables are listed in the order in which they were made
+		if strings.HasPrefix(line, "nft") && out != "" { // tables are listed in the order in which they were made
 			tables := strings.Split("\n"+out, "\ntable ")
 			slices.Sort(tables)
 			out = strings.Join(tables, "\ntable ")
