@@ -46,7 +46,7 @@ func (w *world) look() picture {
 			out = sortLines(out)
 		}
 		if strings.HasPrefix(line, "nft") && out != "" { // tables are listed in the order in which they were made
-			tables := strings.Split("\n"+out, "\ntable ")
+			tables := strings.Split("\n"+strings.TrimRight(out, "\n"), "\ntable ")
 			slices.Sort(tables)
 			out = strings.Join(tables, "\ntable ")
 		}
