@@ -39,10 +39,10 @@ func TestGuestsGetAnAddressFromWhatWasHeard(t *testing.T) {
 	eventually(t, "short timers", func() bool { return retrans(t, guest) == "100" })
 	l.awaitAddress(guest, prefixA, routerA)
 	eventually(t, "usual timers", func() bool { return retrans(t, guest) == "1000" })
-	eventually(t, "a solicitation", func() bool { return beyond.count(ofType(typeSolicitation)) > 0 })
+	eventually(t, "a solicitation", func() bool { return beyond.count(ofType(message.TypeRouterSolicitation)) > 0 })
 
-	eventually(t, "two advertisements", func() bool { return atGuest.count(ofType(typeAdvertisement)) == 2 })
-	said := atGuest.all(ofType(typeAdvertisement))
+	eventually(t, "two advertisements", func() bool { return atGuest.count(ofType(message.TypeRouterAdvertisement)) == 2 })
+	said := atGuest.all(ofType(message.TypeRouterAdvertisement))
 	if gap := said[1].at.Sub(said[0].at); gap < restoring-100*time.Millisecond {
 		t.Errorf("timers were restored after %v", gap)
 	}
@@ -53,7 +53,7 @@ func TestGuestsGetAnAddressFromWhatWasHeard(t *testing.T) {
 		}
 	}
 	for _, c := range never {
-		if n := c.count(ofType(typeAdvertisement)); n > 0 {
+		if n := c.count(ofType(message.TypeRouterAdvertisement)); n > 0 {
 			t.Errorf("%d advertisements where none should be", n)
 		}
 	}
@@ -89,7 +89,7 @@ func TestAWithdrawnRouterIsNotBroughtBack(t *testing.T) {
 	l.announce(up)
 	l.withdraw(known(routerA, macA, true, prefixA))
 	eventually(t, "the repetition after", func() bool { return c.count(final) >= 3 })
-	if n := c.count(func(f captured) bool { return f.Type() == typeAdvertisement && !final(f) }); n != 1 {
+	if n := c.count(func(f captured) bool { return f.Type() == message.TypeRouterAdvertisement && !final(f) }); n != 1 {
 		t.Errorf("%d announcements", n)
 	}
 	if l.via(guest, routerA) {
@@ -105,17 +105,17 @@ func TestNothingHeardIsNothingAnnounced(t *testing.T) {
 	guest, _ := l.guest(guestMAC)
 	c, beyond := l.watch(guest, "eth0"), l.watch(ns, "eth0")
 	l.observe()
-	eventually(t, "the first solicitation", func() bool { return beyond.count(ofType(typeSolicitation)) == 1 })
+	eventually(t, "the first solicitation", func() bool { return beyond.count(ofType(message.TypeRouterSolicitation)) == 1 })
 	l.announce(up)
-	eventually(t, "another at once", func() bool { return beyond.count(ofType(typeSolicitation)) == 2 })
-	if gap := beyond.all(ofType(typeSolicitation)); gap[1].at.Sub(gap[0].at) > solicitPause-time.Second {
+	eventually(t, "another at once", func() bool { return beyond.count(ofType(message.TypeRouterSolicitation)) == 2 })
+	if gap := beyond.all(ofType(message.TypeRouterSolicitation)); gap[1].at.Sub(gap[0].at) > solicitPause-time.Second {
 		t.Errorf("asked %v after the first time", gap[1].at.Sub(gap[0].at))
 	}
-	if n := c.count(ofType(typeAdvertisement)); n > 0 {
+	if n := c.count(ofType(message.TypeRouterAdvertisement)); n > 0 {
 		t.Errorf("%d advertisements", n)
 	}
 	l.send(guest, "eth0", advertisement(routerB, macB, 0)) // a rogue's, so that the capture is seen to work
-	eventually(t, "a frame", func() bool { return c.count(ofType(typeAdvertisement)) > 0 })
+	eventually(t, "a frame", func() bool { return c.count(ofType(message.TypeRouterAdvertisement)) > 0 })
 }
 
 // Switches must learn where guests are now; neighbours know them by what they had.
@@ -134,7 +134,9 @@ func TestTheLinkIsToldWhereGuestsAre(t *testing.T) {
 	})
 	c := l.watch(ns, "eth0")
 	back := l.watch(guest, "eth0")
-	fresh := func(f captured) bool { return f.Type() == typeNeighborAdvertisement && f.Source.String() == guestMAC }
+	fresh := func(f captured) bool {
+		return f.Type() == message.TypeNeighborAdvertisement && f.Source.String() == guestMAC
+	}
 	l.announce(up)
 	// Its link-local address, that of SLAAC, and the one that was added.
 	eventually(t, "three advertisements", func() bool { return c.count(fresh) >= 3 })
@@ -202,7 +204,7 @@ func TestASwitch(t *testing.T) {
 	})
 	l.awaitAddress(guest, prefixA, routerA)
 	leak := func(f captured) bool {
-		return f.Type() == typeAdvertisement && strings.Contains(string(f.ICMP), "a.example")
+		return f.Type() == message.TypeRouterAdvertisement && strings.Contains(string(f.ICMP), "a.example")
 	}
 	if n := atB.count(leak); n > 0 {
 		t.Errorf("%d advertisements of A on B", n)

@@ -2,14 +2,6 @@ package ndp
 
 import "golang.org/x/sys/unix"
 
-// The ICMPv6 types of neighbour discovery that are listened for (RFC 4861 4).
-const (
-	typeSolicitation          = 133
-	typeAdvertisement         = 134
-	typeNeighborSolicitation  = 135
-	typeNeighborAdvertisement = 136
-)
-
 // Where things are in an Ethernet frame that holds IPv6 without extension headers.
 const (
 	offsetEtherType  = 12

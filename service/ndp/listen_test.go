@@ -143,8 +143,8 @@ func TestAsksForRoutersAndSettles(t *testing.T) {
 	if have := l.observe().Advertised[up]; !have.Settled || len(have.Routers) > 0 {
 		t.Errorf("nobody spoke: %+v", have)
 	}
-	eventually(t, "three solicitations", func() bool { return c.count(ofType(typeSolicitation)) >= 3 })
-	asked := c.all(ofType(typeSolicitation))
+	eventually(t, "three solicitations", func() bool { return c.count(ofType(message.TypeRouterSolicitation)) >= 3 })
+	asked := c.all(ofType(message.TypeRouterSolicitation))
 	if first := asked[0].at.Sub(began); first > 2*time.Second {
 		t.Errorf("asked after %v", first)
 	}
@@ -180,8 +180,8 @@ func TestAsksWithoutAnAddressOfItsOwn(t *testing.T) {
 	sh(t, "echo 1 >/proc/sys/net/ipv6/conf/%s/disable_ipv6", up)
 	c := l.watch(l.routerOf(up, routerA, macA), "eth0")
 	l.observe()
-	eventually(t, "a solicitation", func() bool { return c.count(ofType(typeSolicitation)) > 0 })
-	f := c.all(ofType(typeSolicitation))[0]
+	eventually(t, "a solicitation", func() bool { return c.count(ofType(message.TypeRouterSolicitation)) > 0 })
+	f := c.all(ofType(message.TypeRouterSolicitation))[0]
 	if s, err := message.ParseRouterSolicitation(f.Frame); err != nil || !s.From.IsUnspecified() || len(f.ICMP) != 8 {
 		t.Errorf("asked as %+v with %d bytes, %v", s, len(f.ICMP), err)
 	}
@@ -190,7 +190,7 @@ func TestAsksWithoutAnAddressOfItsOwn(t *testing.T) {
 // advertisement is one of a router that is no daemon.
 func advertisement(address, mac string, lifetime uint16, options ...[]byte) []byte {
 	m, _ := message.ParseMAC(mac)
-	body := []byte{typeAdvertisement, 0, 0, 0, 64, 0, byte(lifetime >> 8), byte(lifetime), 0, 0, 0, 0, 0, 0, 0, 0}
+	body := []byte{message.TypeRouterAdvertisement, 0, 0, 0, 64, 0, byte(lifetime >> 8), byte(lifetime), 0, 0, 0, 0, 0, 0, 0, 0}
 	for _, o := range options {
 		body = append(body, o...)
 	}

@@ -25,7 +25,7 @@ func (r *Room) Observe(ctx context.Context, k *vnet.Kernel, uplinks []vnet.Uplin
 		return vnet.NDP{}, errors.New("cannot observe routers: the room is closed")
 	}
 	now := r.now()
-	r.kernel = *k
+	r.look(k)
 	r.listenToUplinks(uplinks, now)
 	r.seeNetworks(now)
 	r.listenToGuests()
@@ -33,6 +33,22 @@ func (r *Room) Observe(ctx context.Context, k *vnet.Kernel, uplinks []vnet.Uplin
 	r.changed = "" // it is shown now
 	r.hurry()
 	return r.shown(), nil
+}
+
+// look keeps the dump, and what leads from a bridge to its ports: there may be many of both.
+func (r *Room) look(k *vnet.Kernel) {
+	r.kernel, r.bridges, r.members = *k, map[string]vnet.Link{}, map[int][]vnet.Link{}
+	for _, l := range k.Links {
+		if l.Kind == "bridge" {
+			r.bridges[l.Name] = l
+			if strings.HasPrefix(l.Alias, plan.AliasPrefix) {
+				r.bridges[l.Alias] = l // no interface's name has a colon
+			}
+		}
+		if l.Master != 0 {
+			r.members[l.Master] = append(r.members[l.Master], l)
+		}
+	}
 }
 
 func (r *Room) shown() vnet.NDP {
@@ -68,9 +84,13 @@ func (r *Room) listenToUplinks(uplinks []vnet.Uplink, now time.Time) {
 		if u == nil {
 			var err error
 			if u, err = r.openUplink(name, l.Index); err != nil {
-				r.log.Warn("routers can't be heard", "error", err)
+				if !r.deaf[name] { // once, not in each pass
+					r.log.Warn("routers can't be heard", "error", err)
+				}
+				r.deaf[name] = true
 				continue
 			}
+			delete(r.deaf, name)
 			r.uplinks[name] = u
 		}
 		u.link(l, r.linkLocal(l.Index), now)
@@ -89,8 +109,8 @@ func (r *Room) linkLocal(index int) netip.Addr {
 
 // seeNetworks looks where the networks' guests are, and tells those who came of what was withdrawn.
 func (r *Room) seeNetworks(now time.Time) {
-	for _, l := range r.kernel.Links {
-		if name, ours := strings.CutPrefix(l.Alias, plan.AliasPrefix); ours && l.Kind == "bridge" && vnet.ValidateNetworkName(name) == nil {
+	for alias := range r.bridges {
+		if name, ours := strings.CutPrefix(alias, plan.AliasPrefix); ours && vnet.ValidateNetworkName(name) == nil {
 			r.network(name)
 		}
 	}
@@ -121,16 +141,15 @@ func (r *Room) seeNetworks(now time.Time) {
 // that operations had.
 func (r *Room) place(name string, n *network) {
 	n.index, n.linked = 0, false
-	for _, l := range r.kernel.Links {
-		if l.Kind == "bridge" && (l.Alias == plan.AliasPrefix+name || n.index == 0 && n.bridge != "" && l.Name == n.bridge) {
-			n.index = l.Index
-		}
+	if bridge, ok := r.bridges[plan.AliasPrefix+name]; ok {
+		n.index = bridge.Index
+	} else if bridge := r.bridges[n.bridge]; !strings.HasPrefix(bridge.Alias, plan.AliasPrefix) { // another network's may have its name
+		n.index = bridge.Index
 	}
 	before := n.ports
 	n.ports = map[int]*port{}
-	for _, l := range r.kernel.Links {
+	for _, l := range r.members[n.index] {
 		switch {
-		case n.index == 0 || l.Master != n.index:
 		case n.isPair(l):
 			n.linked = true
 		default:

@@ -42,10 +42,13 @@ type Room struct {
 
 	mu       sync.Mutex
 	closed   bool
-	kernel   vnet.Kernel // of the last Observe
+	kernel   vnet.Kernel          // of the last Observe
+	bridges  map[string]vnet.Link // of it, by name and, if ours, by alias
+	members  map[int][]vnet.Link  // of it, by the bridge's index
 	uplinks  map[string]*uplink
 	networks map[string]*network
 	taps     map[int]*tap
+	deaf     map[string]bool // uplinks that couldn't be listened to
 	dirty    bool
 	saveBy   time.Time // when what is dirty is to be on disk, zero if nothing presses
 	changed  string    // why a poke is due, "" if none is
@@ -81,6 +84,7 @@ func New(o Options) (*Room, error) {
 		uplinks:  map[string]*uplink{},
 		networks: map[string]*network{},
 		taps:     map[int]*tap{},
+		deaf:     map[string]bool{},
 		watchers: map[int]func(string){},
 	}
 	if r.log == nil {

@@ -25,7 +25,7 @@ type tap struct {
 
 // openTap begins to listen to a port of the network.
 func (r *Room) openTap(network string, index int) (*tap, error) {
-	l, err := listen(index, filterFor(true, typeSolicitation, typeNeighborSolicitation, typeNeighborAdvertisement), false)
+	l, err := listen(index, filterFor(true, message.TypeRouterSolicitation, message.TypeNeighborSolicitation, message.TypeNeighborAdvertisement), false)
 	if err != nil {
 		return nil, err
 	}
@@ -57,11 +57,11 @@ func (r *Room) overheard(t *tap, frame []byte) {
 	}
 	now := r.now()
 	switch f.Type() {
-	case typeSolicitation:
+	case message.TypeRouterSolicitation:
 		if s, err := message.ParseRouterSolicitation(f); err == nil && t.mayAnswer(now) {
 			r.answer(n, t.listener.index, s, now)
 		}
-	case typeNeighborSolicitation:
+	case message.TypeNeighborSolicitation:
 		if s, err := message.ParseNeighborSolicitation(f); err == nil {
 			if s.Duplicate() {
 				n.neighbours.learn(s.Target, s.MAC, t.listener.index, false, now)
@@ -69,7 +69,7 @@ func (r *Room) overheard(t *tap, frame []byte) {
 				n.neighbours.learn(s.From, s.MAC, t.listener.index, true, now)
 			}
 		}
-	case typeNeighborAdvertisement:
+	case message.TypeNeighborAdvertisement:
 		if a, err := message.ParseNeighborAdvertisement(f); err == nil {
 			n.neighbours.learn(a.Target, a.MAC, t.listener.index, true, now)
 		}

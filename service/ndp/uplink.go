@@ -167,7 +167,7 @@ func (r *Room) solicit(u *uplink) {
 
 // openUplink begins to listen to the interface.
 func (r *Room) openUplink(name string, index int) (*uplink, error) {
-	l, err := listen(index, filterFor(false, typeAdvertisement), true)
+	l, err := listen(index, filterFor(false, message.TypeRouterAdvertisement), true)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen to the routers of %q: %w", name, err)
 	}

@@ -204,8 +204,8 @@ func TestFinalsAreTheRoutersOwnWords(t *testing.T) {
 	l, up, guest, _, _ := onA(t)
 	heard := l.watch("", up)
 	sh(t, "ip -n %[1]s link set eth0 down; ip -n %[1]s link set eth0 up", guest) // it asks, A answers
-	eventually(t, "an advertisement", func() bool { return heard.count(ofType(typeAdvertisement)) > 0 })
-	was := heard.all(ofType(typeAdvertisement))[0]
+	eventually(t, "an advertisement", func() bool { return heard.count(ofType(message.TypeRouterAdvertisement)) > 0 })
+	was := heard.all(ofType(message.TypeRouterAdvertisement))[0]
 	c := l.watch(guest, "eth0")
 	l.withdraw(known(routerA, macA, true, prefixA))
 	eventually(t, "a final", func() bool { return c.count(final) > 0 })
@@ -272,7 +272,7 @@ func TestOthersOnTheLinkGetNoAnswer(t *testing.T) {
 	l.withdraw(known(routerA, macA, true, prefixA)) // still attached
 	ask := message.RouterSolicitation(netip.MustParseAddr("fe80::99"), message.MAC{2, 0, 0, 0, 0, 0x99})
 	l.send(ns, "eth0", ask.Marshal())
-	eventually(t, "the question", func() bool { return atBridge.count(ofType(typeSolicitation)) > 0 })
+	eventually(t, "the question", func() bool { return atBridge.count(ofType(message.TypeRouterSolicitation)) > 0 })
 	// A guest's is answered; by then, so would be the other.
 	l.send(guest, "eth0", message.RouterSolicitation(netip.MustParseAddr("fe80::1"), message.MAC{2, 0, 0, 0, 0, 1}).Marshal())
 	eventually(t, "an answer", func() bool {

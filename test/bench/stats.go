@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -33,7 +34,11 @@ func (s *series) row() string {
 	if len(s.values) == 0 {
 		return fmt.Sprintf("  %-58s %10s", s.name, "no run")
 	}
-	return fmt.Sprintf("  %-58s %10.1f %10.1f %10.1f  %-4s %4d  %s", s.name, s.quantile(0), s.median(), s.quantile(1), s.unit, len(s.values), s.goal)
+	format := "  %-58s %10.1f %10.1f %10.1f  %-4s %4d  %s"
+	if s.unit == "" { // a ratio
+		format = strings.ReplaceAll(format, ".1f", ".2f")
+	}
+	return fmt.Sprintf(format, s.name, s.quantile(0), s.median(), s.quantile(1), s.unit, len(s.values), s.goal)
 }
 
 // table prints figures of one experiment.
