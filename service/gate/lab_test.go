@@ -189,6 +189,16 @@ func (l *lab) pid() int {
 	return pid
 }
 
+// living is pid, of somebody: a signal to 0 is one to all of us.
+func (l *lab) living() int {
+	l.Helper()
+	pid := l.pid()
+	if pid <= 0 {
+		l.Fatal("nobody has the lock")
+	}
+	return pid
+}
+
 // watchdogs lists all processes that are one, also those that have ended and wait to be reaped.
 func (l *lab) watchdogs() (pids []int) {
 	l.Helper()

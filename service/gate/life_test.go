@@ -200,7 +200,7 @@ func TestItsEndIsNoticed(t *testing.T) {
 		if !l.running(g) {
 			t.Fatal("not started")
 		}
-		must(t, unix.Kill(l.pid(), unix.SIGKILL))
+		must(t, unix.Kill(l.living(), unix.SIGKILL))
 		select {
 		case <-pokes:
 		case <-time.After(30 * time.Second):

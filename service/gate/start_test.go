@@ -144,7 +144,7 @@ func TestOneThatHangsIsKilled(t *testing.T) {
 	l := newLab(t)
 	g := l.room()
 	l.apply(g, plan.StartGate{})
-	must(t, unix.Kill(l.pid(), unix.SIGSTOP))
+	must(t, unix.Kill(l.living(), unix.SIGSTOP))
 	l.apply(g, plan.StopGate{})
 	if l.running(g) || len(l.watchdogs()) != 0 {
 		t.Errorf("still there: %v", l.watchdogs())
