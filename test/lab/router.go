@@ -244,7 +244,11 @@ func (r *Router) advertise(ctx context.Context) error {
 	if r.radvd != nil && r.radvd.alive() == nil {
 		return r.radvd.cmd.Process.Signal(unix.SIGHUP)
 	}
-	var err error
+	// The privileged half of one that was killed may hold the lock on its file for a moment longer.
+	err := os.Remove(path + ".pid")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	r.radvd, err = r.Site.lab.spawn(r.Host, "radvd-"+r.Name, "radvd", "-n", "-m", "stderr", "-C", path, "-p", path+".pid")
 	return err
 }
