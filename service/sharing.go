@@ -24,7 +24,7 @@ func (s *Service) SetSharing(ctx context.Context, ifname, mode string) error {
 	names := namesOf(s.Snapshot(), u)
 	uuid := u.ConnectionUUID
 	made := u.SharedFrom != "" || u.Bridge != ""
-	if u.SharedFrom != "" {
+	if made && u.SharedFrom != "" {
 		uuid = u.SharedFrom
 	}
 	switch {

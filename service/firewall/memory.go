@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"gangway/service/file"
 )
 
 // memory is which tables weren't there before us. It is a file that is always whole, and says
@@ -65,13 +63,36 @@ func (m *memory) replace(tables map[string]uint64) error {
 			err = nil
 		}
 	} else {
-		err = file.Replace(m.file, memoryFile{bootID(), tables})
+		err = writeWhole(m.file, memoryFile{bootID(), tables})
 	}
 	if err != nil {
 		return fmt.Errorf("cannot remember firewall tables in %q: %w", m.file, err)
 	}
 	m.tables = tables
 	return nil
+}
+
+// writeWhole replaces the file: after a crash it is the old one or the new one.
+func writeWhole(file string, value any) error {
+	b, err := json.MarshalIndent(value, "", "\t")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(b, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
 }
 
 // bootID identifies this boot of the kernel (random(4)), "" where /proc isn't there.

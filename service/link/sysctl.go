@@ -13,8 +13,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"gangway/service/file"
 )
 
 const sysctlRoot = "/proc/sys"
@@ -168,9 +166,40 @@ func (m *memory) giveBack(key, value string) error {
 func (m *memory) change(edit func(map[string]string)) error {
 	saved := maps.Clone(m.saved)
 	edit(saved)
-	if err := file.Replace(m.file, saved); err != nil {
+	if err := writeWhole(m.file, saved); err != nil {
 		return fmt.Errorf("cannot remember sysctls in %q: %w", m.file, err)
 	}
 	m.saved = saved
 	return nil
+}
+
+// writeWhole replaces the file: after a crash it is the old one or the new one.
+func writeWhole(file string, value any) error {
+	b, err := json.MarshalIndent(value, "", "\t")
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(file)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(b, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

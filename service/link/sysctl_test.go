@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"gangway/service/file"
 	"gangway/service/plan"
 
 	"github.com/google/go-cmp/cmp"
@@ -106,14 +105,14 @@ func TestKilledBetween(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
-			must(t, file.Replace(filepath.Join(dir, "sysctl.json"), map[string]string{borrowed: "0"}))
+			must(t, writeWhole(filepath.Join(dir, "sysctl.json"), map[string]string{borrowed: "0"}))
 			must(t, os.WriteFile(filepath.Join(dir, "sysctl.json.new"), []byte("{half"), 0o600))
 			set(t, borrowed, c.value)
 			apply(t, kernelIn(t, dir), plan.ReturnSysctl{Key: borrowed, Value: "1"})
 			if sysctl(t, borrowed) != "0" || len(onDisk(t, dir)) != 0 {
 				t.Errorf("returned: %s, saved %v", sysctl(t, borrowed), onDisk(t, dir))
 			}
-			must(t, file.Replace(filepath.Join(dir, "sysctl.json"), map[string]string{borrowed: "0"}))
+			must(t, writeWhole(filepath.Join(dir, "sysctl.json"), map[string]string{borrowed: "0"}))
 			set(t, borrowed, c.value)
 			apply(t, kernelIn(t, dir), plan.BorrowSysctl{Key: borrowed, Value: "1"})
 			if sysctl(t, borrowed) != c.wantBorrowed || onDisk(t, dir)[borrowed] != "0" {

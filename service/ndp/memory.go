@@ -8,10 +8,10 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
-	"gangway/service/file"
 	"gangway/service/ndp/message"
 	"gangway/service/vnet"
 )
@@ -63,7 +63,7 @@ func (r *Room) save() error {
 			all.Networks[name] = r.savedNetwork(n, now, wall)
 		}
 	}
-	if err := file.Replace(r.file, all); err != nil {
+	if err := writeWhole(r.file, all); err != nil {
 		return fmt.Errorf("cannot remember in %q what guests were taught: %w", r.file, err)
 	}
 	r.dirty, r.saveBy = false, time.Time{}
@@ -176,4 +176,32 @@ func readFile(path string) ([]byte, error) {
 		return nil, fmt.Errorf("larger than %d bytes", maxFile)
 	}
 	return os.ReadFile(path)
+}
+
+// writeWhole replaces the file: after a crash it is the old one or the new one.
+func writeWhole(file string, value any) error {
+	b, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(file)
+	f, err := os.OpenFile(file+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(b, '\n'))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(file+".new", file); err != nil {
+		return err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

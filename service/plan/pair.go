@@ -168,8 +168,8 @@ func (b *builder) planPair(d *Decision) {
 	joining := outer.Master != up.Index
 	if joining {
 		b.add(phasePair, FlushPort{Link: innerName})
-	}
-	if joining || !outer.Isolated {
+		b.add(phasePair, JoinBridge{Link: outerName, Bridge: up.Interface, Isolated: true})
+	} else if !outer.Isolated {
 		b.add(phasePair, JoinBridge{Link: outerName, Bridge: up.Interface, Isolated: true})
 	}
 	switch {
