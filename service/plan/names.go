@@ -45,6 +45,28 @@ const (
 	SetInbound = "gangway-inbound"
 )
 
+// The sets of IPv6, of the same type: what they hold is a prefix, not a network's subnet, since guests
+// share the uplink's.
+const (
+	// SetLocal6 has each prefix that guests may have addresses of, with their bridge.
+	SetLocal6 = "gangway6-local"
+	// SetOut6 has each such prefix with the interface that packets from it may leave by.
+	SetOut6 = "gangway6-out"
+	// SetNAT6 has those of SetOut6 that are translated.
+	SetNAT6 = "gangway6-nat"
+	// SetInbound6 has each prefix whose guests may be reached by new connections from outside, with
+	// their bridge.
+	SetInbound6 = "gangway6-inbound"
+	// SetBorrowed6 has ::/1 and 8000::/1 with each interface that forwards for guests alone: others must
+	// not use the host as their router because of us.
+	SetBorrowed6 = "gangway6-borrowed"
+)
+
+// Sets6 lists the names of IPv6 sets, in the order in which entries are added, as Sets does.
+func Sets6() []string {
+	return []string{SetBorrowed6, SetLocal6, SetNAT6, SetInbound6, SetOut6}
+}
+
 // Sets lists the names of all sets, in the order in which entries are added: a way out is
 // opened last, when translation is in place. Entries are deleted in the reverse order.
 func Sets() []string { return []string{SetLocal, SetNAT, SetInbound, SetOut} }
@@ -63,3 +85,6 @@ const (
 
 // GuardTable is the nftables table, of family netdev, of what is below IP.
 const GuardTable = "gangway"
+
+// ForwardTable is the nftables table, of family inet, of what iptables has no match for.
+const ForwardTable = "gangway"

@@ -66,7 +66,8 @@ type (
 		Name string
 		On   bool
 	}
-	// AddAddress adds an IPv4 address with its broadcast address, DeleteAddress removes it.
+	// AddAddress adds an address to a bridge of ours, an IPv4 one with its broadcast address, an IPv6 one
+	// without duplicate address detection; DeleteAddress removes it.
 	AddAddress struct {
 		Link   string
 		Prefix netip.Prefix
@@ -96,10 +97,10 @@ type (
 	// BouncePort takes the port's carrier away for a moment, so that the guest behind it
 	// asks for its address again.
 	BouncePort struct{ Interface string }
-	// AddRule and DeleteRule change the IPv4 policy routing rules.
+	// AddRule and DeleteRule change the policy routing rules, of the family that the rule is of.
 	AddRule    struct{ Rule vnet.Rule }
 	DeleteRule struct{ Rule vnet.Rule }
-	// ReplaceRoute puts the IPv4 route in the place of one with the same table, destination
+	// ReplaceRoute puts the route in the place of one with the same table, destination
 	// and metric, atomically. LinkName is the output interface ("" for unreachable);
 	// Route.Link, an index, wins when it isn't 0.
 	ReplaceRoute struct {

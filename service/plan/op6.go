@@ -51,6 +51,9 @@ type (
 type GuardSpec struct {
 	Network      string
 	Inner, Outer string
+	// Bridge is set instead of Inner and Outer where the network has no such link, because its bridge is its
+	// router: the guard stands at the bridge's own ingress then, and is about Retired alone.
+	Bridge string
 	// Hosts are, when the network's guests may reach nothing of the host but its services, the MAC
 	// addresses of all uplinks' bridges, sorted, so that a change of uplink needs no other guard: only
 	// what isn't a new connection passes to them then, and ICMPv6. Empty otherwise.

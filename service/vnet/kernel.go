@@ -9,6 +9,13 @@ type Kernel struct {
 	Addresses []Address
 	Routes    []Route // IPv4, all tables
 	Rules     []Rule  // IPv4
+	// Routes6 are the IPv6 unicast routes of the main table, and all that are ours, of any table.
+	// Those to link-local and multicast destinations are left out.
+	Routes6 []Route
+	Rules6  []Rule // IPv6
+	// Proxies are the IPv6 addresses that the kernel answers neighbour solicitations for in others'
+	// stead (NTF_PROXY), ours and others'.
+	Proxies []Proxy
 	// Sysctls holds those values that the observer was asked for, by key such as
 	// "net/ipv4/conf/wlan0/forwarding"; a key that doesn't exist is absent.
 	Sysctls map[string]string
@@ -55,10 +62,10 @@ const (
 	RouteUnreachable = 7 // RTN_UNREACHABLE
 )
 
-// Route is an IPv4 route.
+// Route is a route, of the family that its destination is of.
 type Route struct {
 	Table    uint32
-	Dst      netip.Prefix // 0.0.0.0/0 for a default route
+	Dst      netip.Prefix // 0.0.0.0/0 or ::/0 for a default route
 	Gateway  netip.Addr   // zero if on-link
 	Link     int          // output interface's index, 0 if none
 	Source   netip.Addr   // preferred source, zero if none
@@ -69,8 +76,18 @@ type Route struct {
 	OnLink   bool  // RTNH_F_ONLINK
 }
 
-// Rule is an IPv4 policy routing rule.
+// Proxy is an entry of the kernel's proxied neighbours.
+type Proxy struct {
+	Address netip.Addr
+	Link    int // index of the link on which it is answered for
+	// Protocol says who installed it (NDA_PROTOCOL), 0 if nobody said.
+	Protocol uint8
+}
+
+// Rule is a policy routing rule.
 type Rule struct {
+	// IPv6 tells which family's it is.
+	IPv6     bool
 	Priority int
 	// IIF is the input interface's name, "" for any.
 	IIF string

@@ -36,6 +36,9 @@ type Firewall struct {
 	// Guards has, by network, the digest (plan.GuardSpec.Digest) of the guard that stands at both
 	// ends of its IPv6-only link; one that is incomplete has "".
 	Guards map[string]string
+	// Forward is the digest (plan.ForwardSpec.Digest) of the filter of what is routed between
+	// bridges, tunnels and other interfaces; "" if it isn't there as a whole.
+	Forward string
 }
 
 // SetEntry is an entry of a set of type hash:net,iface: addresses of Prefix on Interface.
@@ -66,7 +69,7 @@ type Lease struct {
 	Expires time.Time
 }
 
-// Flow is a tracked IPv4 connection of a guest's.
+// Flow is a tracked connection of a guest's, of either family.
 type Flow struct {
 	Protocol uint8
 	// Source and Destination are the original direction's addresses.

@@ -13,6 +13,11 @@ type Router struct {
 	// Prefixes are those that it advertises for use on the link, whose valid lifetime is
 	// not over, sorted.
 	Prefixes []netip.Prefix
+	// Autonomous are those of Prefixes that hosts may make themselves addresses of (RFC 4861 4.6.2),
+	// sorted.
+	Autonomous []netip.Prefix
+	// Preference is 1 for high, 0 for medium, -1 for low (RFC 4191 2.1).
+	Preference int
 }
 
 // Advertised is what is known of the routers of one interface.
@@ -41,4 +46,22 @@ type NDP struct {
 	// Advertised is by interface name, Taught by network.
 	Advertised map[string]Advertised
 	Taught     map[string]Taught
+	// Serving has, by network, what its bridge does as a router in this process's life.
+	Serving map[string]Served
+	// Neighbours are, by network, the guests' addresses that are known, sorted by address; of networks
+	// that are served by proxy, only those that the kernel is to be told of.
+	Neighbours map[string][]Neighbour
+}
+
+// Served is how a network's guests are served by its bridge as their router.
+type Served struct {
+	// Digest identifies what was asked for (plan.ServeSpec.Digest), Uplink is the interface of it.
+	Digest, Uplink string
+}
+
+// Neighbour is an IPv6 address of a guest's.
+type Neighbour struct {
+	Address netip.Addr
+	// MAC is lower-case and colon-separated; "" when it isn't known again yet after a restart.
+	MAC string
 }

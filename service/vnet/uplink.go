@@ -37,6 +37,15 @@ type Uplink struct {
 	// Metric4 is the IPv4 default route's metric, lower is better.
 	Metric4 uint32
 	MTU     int
+	// Default6, Gateway6 and Metric6 are likewise for IPv6; where routers are heard, those count.
+	Default6 bool
+	Gateway6 netip.Addr
+	Metric6  uint32
+	// PointToPoint tells that it has no link to share, just a peer: no neighbours are discovered there.
+	PointToPoint bool
+	// Delegated are the prefixes that were delegated to the host by this uplink's DHCPv6 server
+	// (RFC 8415 6.3), as NetworkManager tells them.
+	Delegated []netip.Prefix
 	// Usable tells that guests' IPv4 can go out by it now: up, carrier there (or lost
 	// more recently than the hold-down), an IPv4 address in the kernel and a default route
 	// to be had. Reason says in a few words why it isn't.
