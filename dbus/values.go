@@ -105,12 +105,16 @@ func leaseValues(l *vnet.Lease) variants {
 	if !l.Expires.IsZero() {
 		expires = uint64(max(l.Expires.Unix(), 1)) // 0 means never
 	}
+	ipv6 := make([]string, 0, len(l.IPv6))
+	for _, a := range l.IPv6 {
+		ipv6 = append(ipv6, a.String())
+	}
 	return variants{
 		"mac":      textVariant(l.MAC),
 		"address":  godbus.MakeVariant(addrText(l.Address)),
 		"hostname": textVariant(l.Hostname),
 		"expires":  godbus.MakeVariant(expires),
-		"ipv6":     godbus.MakeVariant([]string{}),
+		"ipv6":     godbus.MakeVariant(ipv6),
 	}
 }
 

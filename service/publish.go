@@ -92,8 +92,13 @@ func networkState(w plan.WantedNetwork, d plan.Decision, have vnet.Observed, err
 			n.Nameservers = append(n.Nameservers, u.Address)
 		}
 	}
+	addresses := map[string][]netip.Addr{}
+	for _, g := range have.NDP.Neighbours[w.Name] {
+		addresses[g.MAC] = append(addresses[g.MAC], g.Address)
+	}
 	for _, l := range have.Leases[w.Name] {
 		if d.Subnet.Contains(l.Address) { // one of the subnet before a renumbering serves nobody
+			l.IPv6 = addresses[l.MAC]
 			n.Leases = append(n.Leases, l)
 		}
 	}

@@ -110,7 +110,7 @@ func (s *Service) want() plan.Want {
 	for _, name := range s.names() {
 		d := s.definitions[name]
 		w := plan.WantedNetwork{Name: name, Settings: d.Settings, Active: s.wantsActive(d),
-			Remembered: memory.Subnets[name], Ports: s.runtime.Ports[name]}
+			Remembered: memory.Subnets[name], Remembered6: memory.Prefixes[name], Ports: s.runtime.Ports[name]}
 		if d.Problem != nil {
 			w.Problem = d.Problem.Error()
 		}
@@ -143,7 +143,8 @@ func (s *Service) names() []string {
 // blind says why, and the pass does what it can without.
 func (s *Service) observe(ctx context.Context, want plan.Want) (have vnet.Observed, blind, err error) {
 	have.First = s.state.first || s.state.suspect
-	if have.Kernel, err = s.rooms.Kernel.Observe(ctx, plan.SysctlKeys(want)); err != nil {
+	keys := plan.SysctlKeys(want, &s.state.seen)
+	if have.Kernel, err = s.rooms.Kernel.Observe(ctx, keys); err != nil {
 		return have, nil, fmt.Errorf("cannot observe the kernel: %w", err)
 	}
 	var wg sync.WaitGroup
@@ -153,8 +154,11 @@ func (s *Service) observe(ctx context.Context, want plan.Want) (have vnet.Observ
 	wg.Go(func() { have.Servers, have.Leases, servers = s.rooms.Servers.Observe(ctx) })
 	wg.Go(func() { have.Gate, gate = s.rooms.Gate.Observe(ctx) })
 	wg.Wait()
-	if err == nil && s.pokedAt.Load() != 0 { // something changed since the dump: it is cheap to look again
-		if newer, e := s.rooms.Kernel.Observe(ctx, plan.SysctlKeys(want)); e == nil {
+	// Something changed since the dump, or an uplink came whose settings weren't asked for: it is cheap to
+	// look again.
+	wanted := plan.SysctlKeys(want, &have)
+	if err == nil && (s.pokedAt.Load() != 0 || lacks(keys, wanted)) {
+		if newer, e := s.rooms.Kernel.Observe(ctx, wanted); e == nil {
 			have.Kernel, have.Uplinks = newer, s.rooms.Uplinks.Again(&newer)
 		}
 	}
@@ -171,6 +175,11 @@ func (s *Service) observe(ctx context.Context, want plan.Want) (have vnet.Observ
 		have.Leases = s.state.seen.Leases
 	}
 	return have, errors.Join(filter, servers, gate, heard), err
+}
+
+// lacks tells whether keys has not all of those wanted.
+func lacks(keys, wanted []string) bool {
+	return slices.ContainsFunc(wanted, func(k string) bool { return !slices.Contains(keys, k) })
 }
 
 // applied is what came of a plan's operations.

@@ -49,6 +49,10 @@ func Concerns(op Op, networks []Decision) string {
 		return o.Network
 	case Forget:
 		return o.Network
+	case Serve:
+		return o.Spec.Network
+	case StopServing:
+		return o.Network
 	case CreateBridge:
 		return strings.TrimPrefix(o.Alias, AliasPrefix)
 	case DeleteBridge:
@@ -99,6 +103,8 @@ func Concerns(op Op, networks []Decision) string {
 	case SetUpstreams:
 		return o.Network
 	case RememberSubnet:
+		return o.Network
+	case RememberPrefix:
 		return o.Network
 	case ForgetLeases:
 		return o.Network

@@ -30,7 +30,7 @@ func (b *builder) planFirewall() {
 		b.add(phaseFilter, InstallChains{})
 	}
 	want := b.setEntries(active)
-	for _, set := range Sets() {
+	for _, set := range allSets() {
 		for _, e := range without(want[set], fw.Sets[set]) {
 			b.add(phaseFilter, AddSetEntry{Set: set, Entry: e})
 		}
@@ -41,7 +41,7 @@ func (b *builder) planFirewall() {
 // forgetEntries deletes what is in the sets and isn't wanted; first of all what is of subnets that
 // are given up: from then on nothing of theirs passes.
 func (b *builder) forgetEntries(want map[string][]vnet.SetEntry, gone []netip.Prefix) {
-	for _, set := range slices.Backward(Sets()) {
+	for _, set := range slices.Backward(allSets()) {
 		for _, e := range without(b.have.Firewall.Sets[set], want[set]) {
 			phase := phaseRemoveFilter
 			if slices.Contains(gone, e.Prefix) {
@@ -58,12 +58,17 @@ func (b *builder) forgetEntries(want map[string][]vnet.SetEntry, gone []netip.Pr
 func (b *builder) givenUp(active []*Decision) []netip.Prefix {
 	var gone []netip.Prefix
 	consider := func(p netip.Prefix) {
-		kept := slices.ContainsFunc(active, func(d *Decision) bool { return d.Subnet == p })
+		kept := slices.ContainsFunc(active, func(d *Decision) bool {
+			return d.Subnet == p || d.router != nil && slices.Contains(d.router.prefixes, p)
+		})
 		if !kept && !slices.Contains(gone, p) {
 			gone = append(gone, p)
 		}
 	}
 	for _, e := range b.have.Firewall.Sets[SetLocal] {
+		consider(e.Prefix)
+	}
+	for _, e := range b.have.Firewall.Sets[SetNAT6] {
 		consider(e.Prefix)
 	}
 	bridges := map[int]bool{}
@@ -116,5 +121,58 @@ func (b *builder) setEntries(active []*Decision) map[string][]vnet.SetEntry {
 			add(SetInbound, d, d.Bridge)
 		}
 	}
+	b.setEntries6(sets)
 	return sets
+}
+
+// allSets are the names of the sets of both families, in the order in which entries are added.
+func allSets() []string { return append(Sets(), Sets6()...) }
+
+// halves of the IPv6 address space: a set has no prefix of length 0.
+var halves = []netip.Prefix{netip.MustParsePrefix("::/1"), netip.MustParsePrefix("8000::/1")}
+
+func (b *builder) setEntries6(sets map[string][]vnet.SetEntry) {
+	add := func(set string, p netip.Prefix, ifname string) {
+		if e := (vnet.SetEntry{Prefix: p, Interface: ifname}); !slices.Contains(sets[set], e) {
+			sets[set] = append(sets[set], e)
+		}
+	}
+	for _, d := range b.routed() {
+		r := d.router
+		for _, p := range r.prefixes {
+			add(SetLocal6, p, d.Bridge)
+			if r.leaves() {
+				add(SetOut6, p, r.up.Interface)
+			}
+			if r.leaves() && r.nat {
+				add(SetNAT6, p, r.up.Interface)
+			}
+			if !r.nat && d.settings.Inbound == "allow" {
+				add(SetInbound6, p, d.Bridge)
+			}
+		}
+		if b.hostRoutes6() {
+			continue
+		}
+		for _, name := range b.borrowing6(r) {
+			for _, p := range halves {
+				add(SetBorrowed6, p, name)
+			}
+		}
+	}
+}
+
+// borrowing6 are the interfaces that forward IPv6 for guests alone: the uplink, or, where the kernel has but one
+// switch for all, all that aren't ours.
+func (b *builder) borrowing6(r *router) []string {
+	if _, forced := b.have.Kernel.Sysctls[forceForwarding("all")]; forced {
+		return []string{r.up.Interface}
+	}
+	var names []string
+	for _, l := range b.have.Kernel.Links {
+		if l.Master == 0 && !l.Loopback && !isPairEnd(l) && l.Group&GroupMask != GroupBridge {
+			names = append(names, l.Name)
+		}
+	}
+	return names
 }

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"net/netip"
+	"slices"
 
 	"gangway/service/vnet"
 )
@@ -13,25 +14,35 @@ func (b *builder) planFlows() {
 	if b.have.BlindFirewall {
 		return
 	}
+	active := b.active()
+	var translated6 []netip.Prefix
+	for _, d := range b.routed() {
+		if d.router.nat {
+			translated6 = append(translated6, d.router.prefixes...)
+		}
+	}
+	b.flushFlows(active, SetNAT, anywhere, subnetsOf(active))
+	b.flushFlows(active, SetNAT6, anywhere6, translated6)
+}
+
+// flushFlows is planFlows for one family: its set of what is translated, its default route, and its guests.
+func (b *builder) flushFlows(active []*Decision, set string, everywhere netip.Prefix, subnets []netip.Prefix) {
 	why, translatedOnly := "", false
 	switch {
 	case b.have.First:
 		why = "first look"
-	case b.changed(phaseFilter, func(op Op) bool { e, ok := op.(AddSetEntry); return ok && e.Set == SetNAT }):
+	case b.changed(phaseFilter, func(op Op) bool { e, ok := op.(AddSetEntry); return ok && e.Set == set }):
 		why = "the translation changed"
 	case b.changed(phaseRoute, func(op Op) bool {
 		r, ok := op.(ReplaceRoute)
-		return ok && r.Route.Metric == boundMetric
+		return ok && r.Route.Metric == boundMetric && r.Route.Dst == everywhere
 	}):
 		why = "the default route changed"
 		translatedOnly = true
 	}
-	active := b.active()
-	subnets := subnetsOf(active)
-	if why == "" || len(subnets) == 0 {
-		return
+	if why != "" && len(subnets) > 0 {
+		b.add(phaseFlows, FlushFlows{Subnets: subnets, TranslatedOnly: translatedOnly, Why: why, Stale: b.staleness(active)})
 	}
-	b.add(phaseFlows, FlushFlows{Subnets: subnets, TranslatedOnly: translatedOnly, Why: why, Stale: b.staleness(active)})
 }
 
 // staleness returns the judgement on flows: one is stale when its packets would now leave by
@@ -40,6 +51,16 @@ func (b *builder) staleness(active []*Decision) func(vnet.Flow) bool {
 	e := newEgress(&b.have)
 	return func(f vnet.Flow) bool {
 		for _, d := range active {
+			if r := d.router; r != nil && r.nat && r.prefixes[0].Contains(f.Source) {
+				if e.local(f.Destination) || f.Destination.IsMulticast() || r.prefixes[0].Contains(f.Destination) {
+					return false
+				}
+				link, specific := e.specific(f.Destination)
+				if !specific {
+					link = r.up.Index
+				}
+				return !e.ours[link] && !e.has(link, f.Translated)
+			}
 			if !d.routes4() || !d.Subnet.Contains(f.Source) {
 				continue
 			}
@@ -76,7 +97,7 @@ type egress struct {
 
 func newEgress(have *vnet.Observed) *egress {
 	e := &egress{addresses: map[int]map[netip.Addr]bool{}, locals: map[netip.Addr]bool{}, ours: map[int]bool{}}
-	for _, r := range have.Kernel.Routes {
+	for _, r := range slices.Concat(have.Kernel.Routes, have.Kernel.Routes6) {
 		if r.Table == mainTable && r.Type == vnet.RouteUnicast && r.Dst.Bits() > defaultBits {
 			e.routes = append(e.routes, r)
 		}

@@ -2,15 +2,14 @@ package plan
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 
 	"gangway/service/vnet"
 )
 
-// decideIPv6 settles how a network's guests get IPv6: from the link itself, where the uplink is a bridge
-// that they may be bridged to, else among themselves only.
+// decideIPv6 settles how a network's guests get IPv6: from the link itself where the uplink is a bridge
+// that they may be bridged to, by their own bridge as a router where it isn't, else among themselves only.
 func (b *builder) decideIPv6(d *Decision) {
 	switch d.settings.IPv6Method {
 	case "off":
@@ -25,43 +24,53 @@ func (b *builder) decideIPv6(d *Decision) {
 		d.IPv6State, d.IPv6Reason = "link-local", why
 		return
 	}
-	if UplinkIsBridge(up) && Sharing(b.want, up) != "never" {
+	w := b.way6(d.settings, d, up)
+	d.IPv6State, d.IPv6Reason = w.method, w.reason
+	bridging := w.method == "bridge" || w.method == "link-local"
+	if bridging && UplinkIsBridge(up) && Sharing(b.want, up) != "never" && (d.settings.IPv6Method == "auto" || d.settings.IPv6Method == "bridge") {
 		d.uplink6 = up // also when nobody is heard there yet: it is the way
 	}
-	d.IPv6State, d.IPv6Reason = Method6(b.want, &b.have, up)
-	if d.IPv6State != "bridge" {
+	if w.method == "link-local" {
 		return
 	}
 	if why != "" {
 		d.IPv6Reason += "; " + why
 	}
-	for _, r := range b.have.NDP.Advertised[up.Interface].Routers {
-		for _, p := range r.Prefixes {
-			if !slices.Contains(d.IPv6Prefixes, p) {
-				d.IPv6Prefixes = append(d.IPv6Prefixes, p)
-			}
-		}
+	d.IPv6Prefixes = slices.Clone(w.prefixes)
+	slices.SortFunc(d.IPv6Prefixes, comparePrefixes)
+	if w.method != "bridge" {
+		d.router = b.routerOf(d, up, w)
 	}
-	slices.SortFunc(d.IPv6Prefixes, func(a, b netip.Prefix) int {
-		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
-	})
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
 // bind6 chooses the uplink for a network's IPv6: the same as for IPv4, for two families that go by two
-// uplinks are two networks to a guest. Only where there is no IPv4 at all, it is the one that
-// the host's own IPv6 goes by; and one that lost its carrier a moment ago, with no other to go to, is
+// uplinks are two networks to a guest. A VPN that carries the host's default route of either family
+// carries both or none: what goes past it in the other one is a leak. Only where there is no IPv4 at all, it is the
+// uplink that the host's own IPv6 goes by; and one that lost its carrier a moment ago, with no other to go to, is
 // kept, since what a guest is told can't be taken back for nothing.
 func (b *builder) bind6(d *Decision) (up *vnet.Uplink, why string) {
 	ups := &b.have.Uplinks
+	if tunnel, ok := tunnel(ups); ok && d.settings.Uplink == "auto" && d.settings.VPN != "bypass" {
+		if d.settings.VPN == "block" {
+			return nil, "the VPN on " + tunnel.Interface + " carries the default route and the network is set to block then"
+		}
+		if l, there := b.have.Kernel.LinkByIndex(tunnel.Index); !there || !l.Up || !l.Carrier {
+			return nil, "the VPN on " + tunnel.Interface + " carries the default route and is down"
+		}
+		return &tunnel, "the VPN on " + tunnel.Interface + " carries the default route"
+	}
 	up, why = bind(d.settings, ups)
 	if up != nil || d.settings.Uplink == "none" {
 		return up, why
 	}
-	if outer, ok := b.outer(d.Name); ok && outer.Master != 0 {
-		for i := range ups.List {
-			if u := &ups.List[i]; u.Index == outer.Master && u.LostCarrier && b.allowed(d, u) {
-				return u, "its carrier was lost a moment ago"
-			}
+	for i := range ups.List {
+		u := &ups.List[i]
+		if l, ok := b.have.Kernel.LinkByIndex(u.Index); ok && l.Up && u.LostCarrier && b.allowed(d, u) && b.wasOn(d, u) {
+			return u, "its carrier was lost a moment ago"
 		}
 	}
 	for i := range ups.List {
@@ -74,13 +83,36 @@ func (b *builder) bind6(d *Decision) (up *vnet.Uplink, why string) {
 	return nil, why
 }
 
+// tunnel returns the VPN that carries the host's default route of either family.
+func tunnel(ups *vnet.Uplinks) (vnet.Uplink, bool) {
+	for _, name := range []string{ups.Primary, ups.Primary6} {
+		if u, ok := ups.Find(name); ok && u.Kind == vnet.VPN {
+			return u, true
+		}
+	}
+	return vnet.Uplink{}, false
+}
+
+// wasOn tells whether guests' IPv6 is on the uplink as the machine is now.
+func (b *builder) wasOn(d *Decision, u *vnet.Uplink) bool {
+	if outer, ok := b.outer(d.Name); ok && outer.Master != 0 {
+		return outer.Master == u.Index
+	}
+	own, exists := b.ours()[d.Name]
+	if !exists {
+		return false
+	}
+	_, routed := b.standing6(d, own.Name, u)
+	return routed
+}
+
 // allowed tells whether the network's settings let guests out by the uplink at all.
 func (b *builder) allowed(d *Decision, u *vnet.Uplink) bool {
 	if d.settings.Uplink != "auto" {
 		return u.Interface == d.settings.Uplink
 	}
-	primary, _ := b.have.Uplinks.Find(b.have.Uplinks.Primary)
-	return u.Kind != vnet.VPN && (primary.Kind != vnet.VPN || d.settings.VPN == "bypass")
+	_, tunnelled := tunnel(&b.have.Uplinks)
+	return u.Kind != vnet.VPN && (!tunnelled || d.settings.VPN == "bypass")
 }
 
 // UplinkIsBridge tells whether guests can be bridged to the uplink as it is.
@@ -100,22 +132,7 @@ func Sharing(want Want, u *vnet.Uplink) string {
 // Method6 returns the best method on the uplink for a network with ipv6-method=auto, and in one sentence
 // why it is that.
 func Method6(want Want, have *vnet.Observed, u *vnet.Uplink) (method, reason string) {
-	heard := have.NDP.Advertised[u.Interface]
-	switch {
-	case Sharing(want, u) == "never":
-		return "link-local", u.Interface + " is set never to be shared"
-	case u.Bridge != "":
-		return "link-local", fmt.Sprintf("%s is a port of %s, which guests are bridged to", u.Interface, u.Bridge)
-	case u.Kind == vnet.VPN:
-		return "link-local", fmt.Sprintf("%s is a VPN, and this version extends no VPN's IPv6 to guests", u.Interface)
-	case !UplinkIsBridge(u) && u.Unshareable != "":
-		return "link-local", fmt.Sprintf("%s cannot be bridged to: %s", u.Interface, u.Unshareable)
-	case !UplinkIsBridge(u):
-		return "link-local", fmt.Sprintf("%s is no bridge; setting its sharing to bridge makes it one", u.Interface)
-	case len(heard.Routers) == 0 && !heard.Settled:
-		return "link-local", "listening for IPv6 routers on " + u.Interface
-	case len(heard.Routers) == 0:
-		return "link-local", "no router advertises IPv6 on " + u.Interface
-	}
-	return "bridge", "guests are bridged to " + u.Interface
+	b := &builder{want: want, have: *have}
+	w := b.way6(vnet.DefaultSettings(""), nil, u)
+	return w.method, w.reason
 }

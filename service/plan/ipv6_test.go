@@ -18,10 +18,10 @@ var (
 	br1 = servicetest.Dock{Name: "br1", Kind: vnet.BridgeKind, Address: pfx("10.4.0.5/24"), Gateway: ip("10.4.0.1"),
 		Default: true, Metric: 50, UUID: "uuid-br1"}
 
-	routerA  = vnet.Router{Address: ip("fe80::a"), MAC: "02:00:00:00:0a:01", Default: true, Prefixes: prefixes("2001:db8:a::/64")}
-	routerA2 = vnet.Router{Address: ip("fe80::a"), MAC: "02:00:00:00:0a:01", Default: true, Prefixes: prefixes("2001:db8:a2::/64")}
-	routerA3 = vnet.Router{Address: ip("fe80::a3"), MAC: "02:00:00:00:0a:03", Default: true, Prefixes: prefixes("2001:db8:a::/64")}
-	routerB  = vnet.Router{Address: ip("fe80::b"), MAC: "02:00:00:00:0b:01", Default: true, Prefixes: prefixes("2001:db8:b::/64")}
+	routerA  = vnet.Router{Address: ip("fe80::a"), MAC: "02:00:00:00:0a:01", Default: true, Prefixes: prefixes("2001:db8:a::/64"), Autonomous: prefixes("2001:db8:a::/64")}
+	routerA2 = vnet.Router{Address: ip("fe80::a"), MAC: "02:00:00:00:0a:01", Default: true, Prefixes: prefixes("2001:db8:a2::/64"), Autonomous: prefixes("2001:db8:a2::/64")}
+	routerA3 = vnet.Router{Address: ip("fe80::a3"), MAC: "02:00:00:00:0a:03", Default: true, Prefixes: prefixes("2001:db8:a::/64"), Autonomous: prefixes("2001:db8:a::/64")}
+	routerB  = vnet.Router{Address: ip("fe80::b"), MAC: "02:00:00:00:0b:01", Default: true, Prefixes: prefixes("2001:db8:b::/64"), Autonomous: prefixes("2001:db8:b::/64")}
 )
 
 func prefixes(list ...string) (p []netip.Prefix) {
@@ -125,7 +125,16 @@ func checkIPv6(w *walk, d plan.Decision, have *vnet.Observed) error {
 	inner, outer := plan.PairNames(d.Name)
 	in, haveInner := have.Kernel.LinkByName(inner)
 	out, haveOuter := have.Kernel.LinkByName(outer)
+	if err := checkRouter(w, d, have); err != nil {
+		return err
+	}
 	up := d.Uplink6()
+	if d.IPv6State != "bridge" && d.IPv6State != "link-local" || have.NDP.Serving[d.Name].Uplink != "" {
+		if haveInner || haveOuter {
+			return fmt.Errorf("it is %s, and has an IPv6-only link", d.IPv6State)
+		}
+		return nil
+	}
 	if up == "" {
 		if haveInner || haveOuter || len(w.m.Taught(d.Name).Routers) > 0 {
 			return fmt.Errorf("it has no IPv6 uplink, but a link %v %v, and its guests know %v", haveInner, haveOuter, w.m.Taught(d.Name).Routers)

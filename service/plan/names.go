@@ -16,6 +16,9 @@ const (
 	TableBlock  = 26452
 	TableNone   = 26453
 	TablePinned = 2645000000
+	// TableBarred is added to the number of a table that several networks share, for those of them that
+	// some uplink is barred to (routed ones, from what is never shared): their way out may be another.
+	TableBarred = 10
 	// PriorityMain and PriorityOwn are the priorities of each bridge's two rules: main
 	// without its default route, then a table of ours. Before main (32766) and behind what
 	// VPNs use to catch traffic (Tailscale 5210 to 5270).

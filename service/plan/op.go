@@ -169,6 +169,11 @@ type (
 		Network string
 		Subnet  netip.Prefix
 	}
+	// RememberPrefix records which IPv6 /64 of its own a network uses.
+	RememberPrefix struct {
+		Network string
+		Prefix  netip.Prefix
+	}
 	// RememberUplinkPrefix records that uplinks have used the prefix.
 	RememberUplinkPrefix struct{ Prefix netip.Prefix }
 )
@@ -205,6 +210,7 @@ func (SetUpstreams) Room() Room         { return ServerRoom }
 func (ForgetLeases) Room() Room         { return ServerRoom }
 func (RememberSubnet) Room() Room       { return StoreRoom }
 func (RememberUplinkPrefix) Room() Room { return StoreRoom }
+func (RememberPrefix) Room() Room       { return StoreRoom }
 
 func (o CreateBridge) String() string {
 	return fmt.Sprintf("create bridge %s (MAC %s, MTU %d)", o.Name, o.MAC, o.MTU)
@@ -279,12 +285,18 @@ func (o ForgetLeases) String() string { return "forget leases of " + o.Network }
 func (o RememberSubnet) String() string {
 	return fmt.Sprintf("remember subnet %s of %s", o.Subnet, o.Network)
 }
+func (o RememberPrefix) String() string {
+	return fmt.Sprintf("remember prefix %s of %s", o.Prefix, o.Network)
+}
 func (o RememberUplinkPrefix) String() string {
 	return fmt.Sprintf("remember uplink prefix %s", o.Prefix)
 }
 
 func ruleText(r vnet.Rule) string {
 	text := fmt.Sprintf("%d: iif %s lookup %d", r.Priority, r.IIF, r.Table)
+	if r.IPv6 {
+		text = "IPv6 " + text
+	}
 	if r.SuppressPrefixLength >= 0 {
 		text += fmt.Sprintf(" suppress_prefixlength %d", r.SuppressPrefixLength)
 	}

@@ -139,6 +139,9 @@ func (o SetLinkDown) String() string { return "set " + o.Name + " down" }
 func (o DeletePair) String() string  { return "delete IPv6-only link " + o.Inner }
 func (o SetGuard) String() string {
 	text := fmt.Sprintf("guard IPv6-only link %s to %s", o.Spec.Inner, o.Spec.Outer)
+	if o.Spec.Bridge != "" {
+		text = "guard what guests hand to " + o.Spec.Bridge
+	}
 	if len(o.Spec.Hosts) > 0 {
 		text += ", no new connection to " + strings.Join(o.Spec.Hosts, ", ")
 	}

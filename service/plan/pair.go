@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -81,8 +82,17 @@ func (b *builder) planPairs() {
 		}
 	}
 	b.removePairs(wanted)
+	guarded := maps.Clone(wanted)
+	for _, d := range b.routed() {
+		if spec := b.routerGuard(d); len(spec.Retired) > 0 && !b.have.BlindFirewall {
+			guarded[d.Name] = true
+			if _, exists := b.ours()[d.Name]; exists && b.have.Firewall.Guards[d.Name] != spec.Digest() {
+				b.add(phasePair, SetGuard{Spec: spec})
+			}
+		}
+	}
 	for _, network := range sortedKeys(b.have.Firewall.Guards) {
-		if !wanted[network] && !b.have.BlindFirewall {
+		if !guarded[network] && !b.have.BlindFirewall {
 			b.add(phaseRemoveFilter, DeleteGuard{Network: network})
 		}
 	}
@@ -195,13 +205,24 @@ func (b *builder) guard(d *Decision) GuardSpec {
 		}
 		slices.Sort(spec.Hosts)
 	}
+	spec.Retired = b.retired(d)
+	return spec
+}
+
+// routerGuard is what is to be refused of what guests hand to their bridge.
+func (b *builder) routerGuard(d *Decision) GuardSpec {
+	return GuardSpec{Network: d.Name, Bridge: d.Bridge, Retired: b.retired(d)}
+}
+
+// retired are the prefixes that guests may still hold addresses of, and that lead nowhere.
+func (b *builder) retired(d *Decision) (list []netip.Prefix) {
 	for _, p := range b.have.NDP.Taught[d.Name].Retired {
 		current := slices.ContainsFunc(d.IPv6Prefixes, func(c netip.Prefix) bool { return c.Overlaps(p) })
 		if p.Bits() >= shortestRetired && !current {
-			spec.Retired = append(spec.Retired, p)
+			list = append(list, p)
 		}
 	}
-	return spec
+	return list
 }
 
 // shortestRetired is the shortest prefix whose addresses are refused on the next link: a shorter one is no

@@ -30,7 +30,9 @@ type WantedNetwork struct {
 	Active bool
 	// Remembered is the subnet that an automatic choice fell on before, zero if none.
 	Remembered netip.Prefix
-	Ports      []vnet.PortRef
+	// Remembered6 is the /64 of its own that it had before, zero if none.
+	Remembered6 netip.Prefix
+	Ports       []vnet.PortRef
 }
 
 // Result is what Plan found out.
@@ -66,15 +68,19 @@ type Decision struct {
 	table    uint32
 	bound    vnet.Uplink  // valid when Uplink isn't ""
 	ports    []string     // interfaces that are ports, or are to be
-	uplink6  *vnet.Uplink // the bridge that guests' IPv6 goes to, nil if none
+	uplink6  *vnet.Uplink // the bridge that guests are bridged to for IPv6, nil if none
+	router   *router      // what their own bridge is to them as a router, nil if none
 }
 
 // Uplink6 is the interface that guests' IPv6 goes by, "" if none.
 func (d *Decision) Uplink6() string {
-	if d.uplink6 == nil {
-		return ""
+	switch {
+	case d.router != nil:
+		return d.router.up.Interface
+	case d.uplink6 != nil:
+		return d.uplink6.Interface
 	}
-	return d.uplink6.Interface
+	return ""
 }
 
 // routes4 tells whether guests' IPv4 is forwarded at all.
@@ -88,13 +94,19 @@ func Plan(want Want, have vnet.Observed) Result {
 	b.decide()
 	b.planClashes()
 	b.planMemory()
+	b.planMemory6()
 	b.planBridges()
+	b.planAddress6()
 	b.planSysctls()
+	b.planForward()
 	b.planFirewall()
 	b.planRouting()
+	b.planRouting6()
+	b.planProxies()
 	b.planFlows()
 	b.planPairs()
 	b.planTeaching()
+	b.planServing()
 	b.planServers()
 	b.planPorts()
 	var ops []Op
@@ -205,6 +217,9 @@ func (b *builder) decideIPv4(d *Decision) {
 	bound, reason := bind(d.settings, ups)
 	d.outs = outs(d.settings, ups)
 	d.table = table(d.settings, &b.have.Kernel)
+	if ups != &b.have.Uplinks && d.settings.Uplink == "auto" {
+		d.table += TableBarred
+	}
 	d.IPv4Reason = reason
 	if bound == nil {
 		d.IPv4State = "offline"

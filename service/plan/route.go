@@ -40,8 +40,8 @@ func (b *builder) planRouting() {
 			}
 		}
 	}
-	b.planRoutes(routes)
-	b.planRules(rules)
+	b.planRoutes(b.have.Kernel.Routes, routes)
+	b.planRules(b.have.Kernel.Rules, rules)
 }
 
 const mainTable = 254 // RT_TABLE_MAIN
@@ -97,28 +97,39 @@ func defaultRoute(table uint32, u *vnet.Uplink, metric uint32) vnet.Route {
 	return via
 }
 
-func (b *builder) planRoutes(want []vnet.Route) {
+// planRoutes adds the routes that are wanted and deletes others of ours.
+func (b *builder) planRoutes(there, want []vnet.Route) {
 	var have []vnet.Route
-	for _, r := range b.have.Kernel.Routes {
+	for _, r := range there {
 		if r.Protocol == Protocol {
 			have = append(have, r)
 		}
 	}
+	byKey, wanted := map[routeKey][]vnet.Route{}, map[routeKey]bool{} // there may be thousands of guests
+	for _, h := range have {
+		byKey[keyOf(h)] = append(byKey[keyOf(h)], h)
+	}
 	for _, r := range want {
-		if !slices.ContainsFunc(have, func(h vnet.Route) bool { return sameRoute(h, r) }) {
+		wanted[keyOf(r)] = true
+		if !slices.ContainsFunc(byKey[keyOf(r)], func(h vnet.Route) bool { return sameRoute(h, r) }) {
 			l, _ := b.have.Kernel.LinkByIndex(r.Link)
 			b.add(phaseRoute, ReplaceRoute{Route: r, LinkName: l.Name})
 		}
 	}
 	for _, h := range have {
-		replaced := slices.ContainsFunc(want, func(r vnet.Route) bool {
-			return r.Table == h.Table && r.Dst == h.Dst && r.Metric == h.Metric
-		})
-		if !replaced {
+		if !wanted[keyOf(h)] {
 			b.add(phaseRemoveRoute, DeleteRoute{Route: h})
 		}
 	}
 }
+
+// routeKey is what tells one route from another that it would replace.
+type routeKey struct {
+	table, metric uint32
+	dst           netip.Prefix
+}
+
+func keyOf(r vnet.Route) routeKey { return routeKey{r.Table, r.Metric, r.Dst} }
 
 // sameRoute compares what we set; an unreachable route's link is the kernel's affair (lo).
 func sameRoute(have, want vnet.Route) bool {
@@ -130,12 +141,12 @@ func sameRoute(have, want vnet.Route) bool {
 	return have == want
 }
 
-func (b *builder) planRules(want []vnet.Rule) {
+func (b *builder) planRules(have, want []vnet.Rule) {
 	wanted, seen := map[vnet.Rule]bool{}, map[vnet.Rule]bool{}
 	for _, r := range want {
 		wanted[r] = true
 	}
-	for _, r := range b.have.Kernel.Rules {
+	for _, r := range have {
 		if r.Protocol != Protocol || r.Foreign {
 			continue
 		}

@@ -20,16 +20,17 @@ func ipv6Off(d *Decision) string {
 	return "0"
 }
 
-// SysctlKeys lists the sysctls, beside forwarding and rp_filter of every link, that Plan
-// wants to see.
-func SysctlKeys(want Want) []string {
-	keys := []string{disableIPv6("all")} // tells whether the kernel has IPv6
+// SysctlKeys lists the sysctls, beside forwarding and rp_filter of every link, and forwarding, proxy_ndp and
+// force_forwarding of IPv6, that Plan wants to see, as far as what was seen tells.
+func SysctlKeys(want Want, seen *vnet.Observed) []string {
+	// Whether the kernel has IPv6, and forwards by interface.
+	keys := []string{disableIPv6("all"), forceForwarding("all")}
 	for _, w := range want.Networks {
 		if w.Active {
 			keys = append(keys, disableIPv6(w.Settings.Bridge), acceptRA(w.Settings.Bridge))
 		}
 	}
-	return keys
+	return append(keys, uplinkKeys(seen)...)
 }
 
 // planSysctls sets what our bridges need, and borrows on the uplinks what forwarding needs
@@ -44,6 +45,7 @@ func (b *builder) planSysctls() {
 		}
 		borrowed[key] = true
 	}
+	b.borrowForwarding6(borrow) // before a bridge begins to forward
 	for _, d := range b.active() {
 		value := "0"
 		if d.routes4() {
@@ -58,6 +60,7 @@ func (b *builder) planSysctls() {
 		if v, known := have[acceptRA(d.Bridge)]; known && v != "0" {
 			b.add(phaseSysctl, SetSysctl{Key: acceptRA(d.Bridge), Value: "0"})
 		}
+		b.setBridge6(d)
 		if !d.routes4() {
 			continue
 		}
@@ -110,6 +113,9 @@ func (b *builder) hostEgress() int {
 // returnable is the value that we set the borrowed sysctl to, "" when the borrowed value must
 // not come back: somebody else needs what we needed (ip_forward was switched on since).
 func (b *builder) returnable(key string) string {
+	if value, ok := b.returnable6(key); ok {
+		return value
+	}
 	for _, l := range b.have.Kernel.Links {
 		switch key {
 		case forwarding(l.Name):

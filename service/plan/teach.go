@@ -18,17 +18,14 @@ func (b *builder) planTeaching() {
 		d := &b.decisions[i]
 		delete(rest, d.Name)
 		taught := b.have.NDP.Taught[d.Name].Routers
-		if !d.Active || d.uplink6 == nil {
+		switch {
+		case d.Active && d.router != nil:
+			b.teachSelf(d, taught)
+		case d.Active && d.uplink6 != nil:
+			b.teachLink(d, taught)
+		default:
 			b.withdraw(d, taught, b.whyNone(d))
-			continue
 		}
-		heard := b.have.NDP.Advertised[d.uplink6.Interface]
-		b.teach(d, taught, heard.Routers)
-		outer, joined := b.outer(d.Name)
-		if joined && outer.Master == d.uplink6.Index && !heard.Settled {
-			continue // a new process, or a replugged cable: who was there may only not have spoken yet
-		}
-		b.withdraw(d, without6(taught, heard.Routers), "not advertised on "+d.uplink6.Interface)
 	}
 	for _, network := range sortedKeys(rest) {
 		if l, exists := b.ours()[network]; exists && len(rest[network].Routers) > 0 {
@@ -36,6 +33,36 @@ func (b *builder) planTeaching() {
 		}
 		b.add(phaseRecord, Forget{Network: network})
 	}
+}
+
+// teachLink is for guests that are bridged to a link: they hear its routers themselves.
+func (b *builder) teachLink(d *Decision, taught []vnet.Router) {
+	heard := b.have.NDP.Advertised[d.uplink6.Interface]
+	b.teach(d, taught, heard.Routers)
+	outer, joined := b.outer(d.Name)
+	if joined && outer.Master == d.uplink6.Index && !heard.Settled {
+		return // a new process, or a replugged cable: who was there may only not have spoken yet
+	}
+	b.withdraw(d, without6(taught, heard.Routers), "not advertised on "+d.uplink6.Interface)
+}
+
+// teachSelf is for guests whose router is their bridge. It stays that when the uplink changes, and one
+// advertisement carries old and new: so what it no longer advertises itself is withdrawn when it knows the new.
+func (b *builder) teachSelf(d *Decision, taught []vnet.Router) {
+	self := []vnet.Router{d.router.self()}
+	b.teach(d, taught, self)
+	var others []vnet.Router
+	why := "not advertised on " + d.router.up.Interface
+	for _, r := range without6(taught, self) {
+		if !b.isBridge(d, r) {
+			others = append(others, r)
+			continue
+		}
+		if _, exists := b.ours()[d.Name]; exists {
+			b.add(phaseAnnounce, Withdraw{Network: d.Name, Bridge: d.Bridge, Routers: []vnet.Router{r}, Why: why})
+		}
+	}
+	b.withdraw(d, others, why)
 }
 
 func (b *builder) whyNone(d *Decision) string {
@@ -62,7 +89,7 @@ func (b *builder) teach(d *Decision, taught, heard []vnet.Router) {
 		}
 	}
 	if len(news) > 0 {
-		b.add(phaseTeach, Teach{Network: d.Name, Uplink: d.uplink6.Interface, Routers: news})
+		b.add(phaseTeach, Teach{Network: d.Name, Uplink: d.Uplink6(), Routers: news})
 	}
 }
 

@@ -36,6 +36,18 @@ var names = []string{"default", "alpha", "beta"}
 var docks = []servicetest.Dock{eth0, wlan0, tun0,
 	{Name: "wwan0", Kind: vnet.WWAN, Default: true, MTU: 1400, DNS: []netip.Addr{ip("8.8.8.8")}}, br0, br1}
 
+// inIPv6 are the ways in which a dock may have IPv6.
+var inIPv6 = []func(servicetest.Dock) servicetest.Dock{
+	func(d servicetest.Dock) servicetest.Dock { return d },
+	func(d servicetest.Dock) servicetest.Dock { return with6(d, "fe80::a", "2001:db8:a::7/64") },
+	func(d servicetest.Dock) servicetest.Dock { return advertised(with6(d, "fe80::b", "2001:db8:b::5/64")) },
+	func(d servicetest.Dock) servicetest.Dock { return with6(d, "fe80::d", "2001:db8:d::5/128") },
+	func(d servicetest.Dock) servicetest.Dock {
+		d.Delegated = prefixes("2001:db8:d00::/63")
+		return with6(d, "fe80::d")
+	},
+}
+
 // lan returns an address and its router: of one of a few LANs, or in the way of a network.
 func (w *walk) lan(n int) (netip.Prefix, netip.Addr) {
 	p := pfx(fmt.Sprintf("10.%d.0.0/24", 1+n%4))
@@ -57,7 +69,8 @@ var updates = []map[string]any{
 	{"ipv4-subnet": "auto"}, {"ipv4-subnet": "10.1.0.0/24"}, {"ipv4-subnet": "192.168.140.0/26"},
 	{"bridge": "virt0"}, {"bridge": "gway0"}, {"bridge": "virt1"},
 	{"mtu": uint32(1400)}, {"mtu": uint32(0)}, {"isolate-ports": true}, {"isolate-ports": false},
-	{"host-access": "all"}, {"ipv6-method": "off"}, {"ipv6-method": "auto"}, {"ipv6-method": "link-local"}, {"ipv6-method": "bridge"}, {"dhcp": false}, {"domain": "x.internal"},
+	{"host-access": "all"}, {"ipv6-method": "off"}, {"ipv6-method": "auto"}, {"ipv6-method": "link-local"}, {"ipv6-method": "bridge"}, {"ipv6-method": "proxy"}, {"ipv6-method": "routed"}, {"ipv6-method": "nat66"},
+	{"ipv6-prefix": "2001:db8:5000::/63"}, {"ipv6-prefix": "auto"}, {"nat66-fallback": true}, {"nat66-fallback": false}, {"inbound": "allow"}, {"dhcp": false}, {"domain": "x.internal"},
 	{"dhcp-hosts": []map[string]any{{"mac": "52:54:00:00:00:01", "address": "192.168.231.9"}}}, {"dhcp-hosts": []map[string]any{}},
 }
 
@@ -76,6 +89,7 @@ var acts = []struct {
 				d.Routes = []netip.Prefix{pfx("10.200.0.0/16")}
 			}
 		}
+		d = inIPv6[(a.a+a.b+a.c)%len(inIPv6)](d)
 		w.outside(func(m *servicetest.Machine) { m.Plug(d) })
 	}},
 	{"disconnect", func(w *walk, a act) {
@@ -96,7 +110,22 @@ var acts = []struct {
 	{"routers", func(w *walk, a act) {
 		lists := [][]vnet.Router{nil, {routerA}, {routerA2}, {routerB}, {routerA, routerB}}
 		w.outside(func(m *servicetest.Machine) {
-			m.SetRouters([]string{"br0", "br1"}[a.a%2], a.c%4 != 0, lists[a.b%len(lists)]...)
+			m.SetRouters([]string{"br0", "br1", "eth0", "wlan0"}[a.a%4], a.c%4 != 0, lists[a.b%len(lists)]...)
+		})
+	}},
+	{"neighbours", func(w *walk, a act) {
+		var list []netip.Addr
+		for i := range a.b % 5 {
+			list = append(list, ip(fmt.Sprintf("2001:db8:%x::%x", 10+(a.c+i)%3, 0x100+(a.b+i)%7)))
+		}
+		w.m.SetNeighbours(names[a.a%len(names)], list...)
+	}},
+	{"IPv6 forwarding", func(w *walk, a act) {
+		w.outside(func(m *servicetest.Machine) { m.SetSysctl("net/ipv6/conf/all/forwarding", fmt.Sprint(a.a%2)) })
+	}},
+	{"IPv6 off", func(w *walk, a act) {
+		w.outside(func(m *servicetest.Machine) {
+			m.SetSysctl("net/ipv6/conf/"+docks[a.a%len(docks)].Name+"/disable_ipv6", fmt.Sprint(a.b%2))
 		})
 	}},
 	{"never shared", func(w *walk, a act) {
@@ -134,7 +163,13 @@ var acts = []struct {
 	}},
 	{"tamper", func(w *walk, a act) {
 		bridge := []string{"gway0", "gway1", "virt0"}[a.b%3]
-		switch a.a % 14 {
+		switch a.a % 17 {
+		case 14:
+			w.m.FlushProxies()
+		case 15:
+			w.m.FlushForward()
+		case 16:
+			w.m.AddSetEntry(plan.SetOut6, vnet.SetEntry{Prefix: pfx("2001:db8:a::/64"), Interface: "gone0"})
 		case 0:
 			w.m.FlushChains()
 		case 1:
@@ -216,7 +251,8 @@ func checkNetwork(w *walk, d plan.Decision, have *vnet.Observed) error {
 		return fmt.Errorf("bridge %s is not there or down", d.Bridge)
 	}
 	for _, a := range have.Kernel.Addresses {
-		if a.Link == bridge.Index && a.Prefix != d.Address {
+		own := slices.ContainsFunc(d.IPv6Prefixes, func(p netip.Prefix) bool { return p.Contains(a.Prefix.Addr()) })
+		if a.Link == bridge.Index && a.Prefix != d.Address && !own {
 			return fmt.Errorf("the bridge has the address %s", a.Prefix)
 		}
 	}

@@ -66,6 +66,8 @@ func (w *world) pass(first bool) (plan.Result, error) {
 		switch o := result.Ops[i].(type) {
 		case plan.RememberSubnet:
 			w.find(o.Network).Remembered = o.Subnet
+		case plan.RememberPrefix:
+			w.find(o.Network).Remembered6 = o.Prefix
 		case plan.RememberUplinkPrefix:
 			w.want.UplinkPrefixes = append(slices.Clone(w.want.UplinkPrefixes), o.Prefix)
 		}
@@ -79,6 +81,9 @@ const maxRounds = 4
 // converge passes until a plan is empty. The results but the last, empty one are returned.
 func (w *world) converge(first bool) ([]plan.Result, error) {
 	var results []plan.Result
+	if first {
+		w.m.Revive() // a new process
+	}
 	for range maxRounds {
 		r, err := w.pass(first)
 		if err != nil {

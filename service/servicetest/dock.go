@@ -16,6 +16,12 @@ type Dock struct {
 	// Address is the host's, Gateway the router's: the zero Addr for none, as in tunnels.
 	Address netip.Prefix
 	Gateway netip.Addr
+	// IPv6 are the host's own addresses, Gateway6 the IPv6 router's; Default6 says that it has an IPv6 default
+	// route, which is the kernel's own, taken from an advertisement, with Advertised. Delegated are prefixes by DHCPv6.
+	IPv6                 []netip.Prefix
+	Gateway6             netip.Addr
+	Default6, Advertised bool
+	Delegated            []netip.Prefix
 	// Default says that it has a default route, with the metric.
 	Default bool
 	Metric  uint32
@@ -73,6 +79,17 @@ func portOf(name string) string { return name + "-port" }
 
 func (m *Machine) configure(index int, d Dock) {
 	m.addAddress(index, d.Address)
+	for _, p := range d.IPv6 {
+		m.addAddress(index, p)
+	}
+	if d.Default6 {
+		r := vnet.Route{Table: mainTable, Dst: netip.PrefixFrom(netip.IPv6Unspecified(), 0), Gateway: d.Gateway6, Link: index, Metric: d.Metric,
+			Protocol: protoDHCP, Type: vnet.RouteUnicast}
+		if d.Advertised {
+			r.Protocol = protocolRA
+		}
+		m.insertRoute(r)
+	}
 	route := vnet.Route{Table: mainTable, Gateway: d.Gateway, Link: index, Metric: d.Metric, Protocol: protoDHCP, Type: vnet.RouteUnicast}
 	if !d.Gateway.IsValid() {
 		route.Scope = scopeLink
@@ -90,7 +107,9 @@ func (m *Machine) configure(index int, d Dock) {
 // unconfigure takes addresses and the host's own routes away. Ours by this link stay: the
 // kernel doesn't mind that a next hop isn't on a subnet any more.
 func (m *Machine) unconfigure(index int) {
-	m.routes = slices.DeleteFunc(m.routes, func(r vnet.Route) bool { return r.Link == index && r.Protocol == protoDHCP })
+	m.routes = slices.DeleteFunc(m.routes, func(r vnet.Route) bool {
+		return r.Link == index && (r.Protocol == protoDHCP || r.Protocol == protocolRA)
+	})
 	for _, a := range slices.Clone(m.addresses) {
 		if a.Link == index {
 			m.removeAddress(index, a.Prefix)
@@ -179,6 +198,7 @@ func (m *Machine) uplinks(k *vnet.Kernel) vnet.Uplinks {
 			continue
 		}
 		u := vnet.Uplink{Interface: l.Name, Index: l.Index, Kind: d.Kind, Connection: l.Name, ConnectionUUID: d.UUID, SharedFrom: d.SharedFrom, MTU: l.MTU,
+			Default6: d.Default6, Gateway6: d.Gateway6, Delegated: slices.Clone(d.Delegated),
 			Default4: d.Default, Gateway4: d.Gateway, Metric4: d.Metric, Nameservers: slices.Clone(d.DNS),
 			LostCarrier: !l.Carrier && m.lost[l.Name],
 			Metered:     "unknown", Connectivity: "unknown"}
@@ -192,7 +212,7 @@ func (m *Machine) uplinks(k *vnet.Kernel) vnet.Uplinks {
 			u.Reason = "link is down"
 		case !l.Carrier:
 			u.Reason = "no carrier"
-		case len(u.Addresses) == 0:
+		case !d.Address.IsValid():
 			u.Reason = "no IPv4 address"
 		case !d.Default:
 			u.Reason = "no IPv4 default route"

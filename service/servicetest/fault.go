@@ -76,6 +76,7 @@ func (m *Machine) Revive() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fault = fault{}
+	clear(m.serving) // what only a process knew
 }
 
 // Count returns how many operations were tried since the last Fail, KillAfter or Revive.

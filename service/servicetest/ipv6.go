@@ -79,6 +79,7 @@ func (m *Machine) heard(uplinks []vnet.Uplink) vnet.NDP {
 		}
 		out.Advertised[u.Interface] = a
 	}
+	m.shown(&out)
 	return out
 }
 
@@ -114,7 +115,12 @@ func (m *Machine) applyNDP(op plan.Op) error {
 			return errNoLink
 		}
 		m.taught[o.Network] = withdrawn(m.taught[o.Network], o.Routers)
+	case plan.Serve, plan.StopServing:
+		return m.applyServing(op)
 	case plan.Announce:
+		if o.Inner == "" {
+			return m.applyServing(op)
+		}
 		if l := m.link(o.Inner); l == nil || m.nameOf(l.Master) != o.Bridge {
 			return fmt.Errorf("%s is no port of %s", o.Inner, o.Bridge)
 		}

@@ -31,17 +31,31 @@ func (m *Machine) kernel(keys []string) vnet.Kernel {
 	k := vnet.Kernel{
 		Links:        slices.Clone(m.links),
 		Addresses:    slices.Clone(m.addresses),
-		Routes:       slices.Clone(m.routes),
-		Rules:        slices.Clone(m.rules),
+		Proxies:      slices.Clone(m.proxies),
 		Sysctls:      map[string]string{},
 		SavedSysctls: maps.Clone(m.saved),
+	}
+	for _, r := range m.routes {
+		if r.Dst.Addr().Is4() {
+			k.Routes = append(k.Routes, r)
+		} else {
+			k.Routes6 = append(k.Routes6, r)
+		}
+	}
+	for _, r := range m.rules {
+		if r.IPv6 {
+			k.Rules6 = append(k.Rules6, r)
+		} else {
+			k.Rules = append(k.Rules, r)
+		}
 	}
 	names := []string{"all", "default"}
 	for _, l := range m.links {
 		names = append(names, l.Name)
 	}
 	for _, name := range names {
-		keys = append(keys[:len(keys):len(keys)], "net/ipv4/conf/"+name+"/forwarding", "net/ipv4/conf/"+name+"/rp_filter")
+		keys = append(keys[:len(keys):len(keys)], "net/ipv4/conf/"+name+"/forwarding", "net/ipv4/conf/"+name+"/rp_filter",
+			"net/ipv6/conf/"+name+"/forwarding", "net/ipv6/conf/"+name+"/force_forwarding", "net/ipv6/conf/"+name+"/proxy_ndp")
 	}
 	for _, key := range keys {
 		if v, ok := m.sysctls[key]; ok {
@@ -120,6 +134,8 @@ func (m *Machine) applyLink(op plan.Op) error {
 		return nil
 	case plan.AddPort, plan.RemovePort, plan.IsolatePort, plan.BouncePort:
 		return m.applyPort(op)
+	case plan.AddProxy, plan.DeleteProxy:
+		return m.applyProxy(op)
 	case plan.AddRule:
 		if !slices.Contains(m.rules, o.Rule) {
 			m.rules = append(m.rules, o.Rule)
@@ -228,7 +244,7 @@ func (m *Machine) replaceRoute(o plan.ReplaceRoute) error {
 			return errNoLink
 		case !l.Up:
 			return errors.New("network is down")
-		case r.Gateway.IsValid() && !r.OnLink && !slices.ContainsFunc(m.routes, func(c vnet.Route) bool {
+		case r.Gateway.IsValid() && !r.OnLink && !r.Gateway.IsLinkLocalUnicast() && !slices.ContainsFunc(m.routes, func(c vnet.Route) bool {
 			return c.Table == mainTable && c.Link == r.Link && !c.Gateway.IsValid() && c.Dst.Bits() > 0 && c.Dst.Contains(r.Gateway)
 		}):
 			return errors.New("nexthop has invalid gateway")
@@ -250,7 +266,7 @@ func (m *Machine) applySysctl(op plan.Op) error {
 		if _, ok := m.sysctls[o.Key]; !ok {
 			return errors.New("no such sysctl")
 		}
-		m.sysctls[o.Key] = o.Value
+		m.setSysctl(o.Key, o.Value)
 	case plan.BorrowSysctl:
 		have, ok := m.sysctls[o.Key]
 		if !ok {
@@ -262,11 +278,11 @@ func (m *Machine) applySysctl(op plan.Op) error {
 		if _, remembered := m.saved[o.Key]; !remembered {
 			m.saved[o.Key] = have
 		}
-		m.sysctls[o.Key] = o.Value
+		m.setSysctl(o.Key, o.Value)
 	case plan.ReturnSysctl:
 		old, remembered := m.saved[o.Key]
 		if have, ok := m.sysctls[o.Key]; remembered && ok && have == o.Value {
-			m.sysctls[o.Key] = old
+			m.setSysctl(o.Key, old)
 		}
 		delete(m.saved, o.Key)
 	}

@@ -50,6 +50,7 @@ type Machine struct {
 	docks map[string]Dock
 	host  HostDNS
 	ipv6
+	routing
 
 	fault    fault
 	log      []string
@@ -76,12 +77,17 @@ func New() *Machine {
 		watchers:  map[int]func(string){},
 		endWatch:  make(chan error),
 		ipv6:      newIPv6(),
+		routing:   routing{serving: map[string]vnet.Served{}, neighbours: map[string][]vnet.Neighbour{}},
 	}
 	for _, name := range []string{"all", "default"} {
 		m.sysctls["net/ipv4/conf/"+name+"/forwarding"] = "0"
 		m.sysctls["net/ipv4/conf/"+name+"/rp_filter"] = "0"
 		m.sysctls["net/ipv6/conf/"+name+"/disable_ipv6"] = "0"
 		m.sysctls["net/ipv6/conf/"+name+"/accept_ra"] = "1"
+		m.sysctls["net/ipv6/conf/"+name+"/forwarding"] = "0"
+		m.sysctls["net/ipv6/conf/"+name+"/force_forwarding"] = "0"
+		m.sysctls["net/ipv6/conf/"+name+"/proxy_ndp"] = "0"
+		m.sysctls["net/ipv6/neigh/"+name+"/proxy_delay"] = "80"
 	}
 	for priority, table := range map[int]uint32{0: localTable, 32766: mainTable, 32767: 253} {
 		m.rules = append(m.rules, vnet.Rule{Priority: priority, Table: table, SuppressPrefixLength: -1, Protocol: protoKern})
@@ -124,7 +130,8 @@ func (m *Machine) setUnseen(on bool) {
 func (m *Machine) Poke(reason string) { m.change(reason, func() {}) }
 
 // linkSysctls are those that each link has.
-var linkSysctls = []string{"net/ipv4/conf/%s/forwarding", "net/ipv4/conf/%s/rp_filter", "net/ipv6/conf/%s/disable_ipv6", "net/ipv6/conf/%s/accept_ra"}
+var linkSysctls = []string{"net/ipv4/conf/%s/forwarding", "net/ipv4/conf/%s/rp_filter", "net/ipv6/conf/%s/disable_ipv6", "net/ipv6/conf/%s/accept_ra",
+	"net/ipv6/conf/%s/forwarding", "net/ipv6/conf/%s/force_forwarding", "net/ipv6/conf/%s/proxy_ndp", "net/ipv6/neigh/%s/proxy_delay"}
 
 // addLink gives the link an index, unless it has one, and the sysctls of a new link.
 func (m *Machine) addLink(l vnet.Link) vnet.Link {
@@ -181,6 +188,7 @@ func (m *Machine) removeLink(name string) {
 		}
 	}
 	m.routes = slices.DeleteFunc(m.routes, func(r vnet.Route) bool { return r.Link == index })
+	m.proxies = slices.DeleteFunc(m.proxies, func(p vnet.Proxy) bool { return p.Link == index })
 	m.links = slices.DeleteFunc(m.links, func(l vnet.Link) bool { return l.Index == index })
 	for i := range m.links {
 		if m.links[i].Master == index {
@@ -201,6 +209,7 @@ func (m *Machine) setUp(l *vnet.Link, up bool) {
 	l.Up = up
 	index := l.Index
 	if !up {
+		m.proxies = slices.DeleteFunc(m.proxies, func(p vnet.Proxy) bool { return p.Link == index })
 		m.routes = slices.DeleteFunc(m.routes, func(r vnet.Route) bool { return r.Link == index && r.Table != localTable })
 		return
 	}
@@ -217,6 +226,9 @@ func (m *Machine) addAddress(index int, p netip.Prefix) {
 		return
 	}
 	m.addresses = append(m.addresses, vnet.Address{Link: index, Prefix: p})
+	if l := m.linkByIndex(index); p.Addr().Is6() && l.Up {
+		m.connect(index, p)
+	}
 	if p.Addr().Is4() {
 		m.insertRoute(vnet.Route{Table: localTable, Dst: netip.PrefixFrom(p.Addr(), 32), Link: index, Source: p.Addr(),
 			Protocol: protoKern, Scope: scopeHost, Type: typeLocal})
@@ -228,9 +240,13 @@ func (m *Machine) addAddress(index int, p netip.Prefix) {
 
 // connect adds the route to an address's own subnet.
 func (m *Machine) connect(index int, p netip.Prefix) {
-	if p.Addr().Is4() && p.Bits() < 32 && !p.Addr().IsLoopback() {
+	switch {
+	case p.Addr().Is4() && p.Bits() < 32 && !p.Addr().IsLoopback():
 		m.insertRoute(vnet.Route{Table: mainTable, Dst: p.Masked(), Link: index, Source: p.Addr(),
 			Protocol: protoKern, Scope: scopeLink, Type: vnet.RouteUnicast})
+	case p.Addr().Is6() && p.Bits() < 128 && !p.Addr().IsLinkLocalUnicast():
+		m.insertRoute(vnet.Route{Table: mainTable, Dst: p.Masked(), Link: index, Metric: 256,
+			Protocol: protoKern, Type: vnet.RouteUnicast})
 	}
 }
 
@@ -238,7 +254,9 @@ func (m *Machine) connect(index int, p netip.Prefix) {
 // that are masqueraded with it go as well (nf_nat_masquerade's address notifier).
 func (m *Machine) removeAddress(index int, p netip.Prefix) {
 	m.addresses = slices.DeleteFunc(m.addresses, func(a vnet.Address) bool { return a.Link == index && a.Prefix == p })
-	m.routes = slices.DeleteFunc(m.routes, func(r vnet.Route) bool { return r.Link == index && r.Source == p.Addr() })
+	m.routes = slices.DeleteFunc(m.routes, func(r vnet.Route) bool {
+		return r.Link == index && (r.Source == p.Addr() || r.Dst == p.Masked() && r.Protocol == protoKern)
+	})
 	m.flows = slices.DeleteFunc(m.flows, func(f vnet.Flow) bool { return f.Translated == p.Addr() && f.Translated != f.Source })
 }
 

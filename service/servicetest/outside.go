@@ -97,7 +97,8 @@ func (m *Machine) RemoveRules(f func(vnet.Rule) bool) {
 func (m *Machine) SetSysctl(key, value string) {
 	m.change("sysctl", func() {
 		if key != "net/ipv4/conf/all/forwarding" {
-			m.sysctls[key] = value
+			// Whoever makes the host a router has seen to it that it keeps its own routes.
+			m.switchSysctl(key, value)
 			return
 		}
 		for k := range m.sysctls {
@@ -166,8 +167,10 @@ func (m *Machine) SetLearned(index int, mac string) {
 func (m *Machine) Observed(want plan.Want) vnet.Observed {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	have := vnet.Observed{Kernel: m.kernel(plan.SysctlKeys(want)), Firewall: m.filter()}
+	have := vnet.Observed{Firewall: m.filter()}
+	have.Kernel = m.kernel(nil)
 	have.Uplinks = m.uplinks(&have.Kernel)
+	have.Kernel = m.kernel(plan.SysctlKeys(want, &have))
 	have.Servers, have.Leases = m.running()
 	have.NDP, have.Gate = m.heard(have.Uplinks.List), m.gate
 	return have

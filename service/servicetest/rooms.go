@@ -78,7 +78,7 @@ func (f Firewall) Observe(context.Context) (vnet.Firewall, error) {
 }
 
 func (m *Machine) filter() vnet.Firewall {
-	fw := vnet.Firewall{Chains: m.chains, Present: m.present, Sets: map[string][]vnet.SetEntry{}, Guards: maps.Clone(m.guards)}
+	fw := vnet.Firewall{Chains: m.chains, Present: m.present, Sets: map[string][]vnet.SetEntry{}, Guards: maps.Clone(m.guards), Forward: m.forward}
 	if !fw.Chains {
 		fw.Problem = "chains are not in place"
 	}
@@ -97,15 +97,20 @@ func (m *Machine) applyFilter(op plan.Op) (int, error) {
 	switch o := op.(type) {
 	case plan.InstallChains:
 		m.chains, m.present = true, true
-		for _, set := range plan.Sets() {
+		for _, set := range append(plan.Sets(), plan.Sets6()...) {
 			m.sets[set] = append([]vnet.SetEntry{}, m.sets[set]...)
 		}
 	case plan.RemoveFirewall:
 		m.chains, m.present = false, false
 		clear(m.sets)
 		clear(m.guards)
+		m.forward = ""
+	case plan.SetForward:
+		m.forward, m.present = o.Spec.Digest(), true
+	case plan.DeleteForward:
+		m.forward = ""
 	case plan.SetGuard:
-		if m.link(o.Spec.Inner) == nil || m.link(o.Spec.Outer) == nil {
+		if o.Spec.Bridge == "" && (m.link(o.Spec.Inner) == nil || m.link(o.Spec.Outer) == nil) || o.Spec.Bridge != "" && m.link(o.Spec.Bridge) == nil {
 			return 0, errNoLink
 		}
 		m.guards[o.Spec.Network] = o.Spec.Digest()

@@ -20,7 +20,8 @@ func (m *Machine) Text() string {
 		if isOwn(l) {
 			lines = append(lines, m.linkText(l, false))
 			lines = append(lines, m.addressTexts(l)...)
-			for _, key := range []string{"net/ipv4/conf/" + l.Name + "/forwarding", "net/ipv6/conf/" + l.Name + "/disable_ipv6"} {
+			for _, key := range []string{"net/ipv4/conf/" + l.Name + "/forwarding", "net/ipv6/conf/" + l.Name + "/disable_ipv6",
+				"net/ipv6/conf/" + l.Name + "/forwarding", "net/ipv6/conf/" + l.Name + "/force_forwarding"} {
 				lines = append(lines, "sysctl "+key+" = "+m.sysctls[key])
 			}
 		} else if l.Master != 0 {
@@ -40,6 +41,8 @@ func (m *Machine) Text() string {
 	for key, value := range m.saved {
 		lines = append(lines, "saved "+key+" = "+value)
 	}
+	lines = append(lines, m.proxyTexts()...)
+	lines = append(lines, "forward "+m.forward)
 	lines = append(lines, fmt.Sprintf("chains %v present %v", m.chains, m.present))
 	for set, entries := range m.sets {
 		lines = append(lines, "set "+set)
@@ -106,7 +109,8 @@ func (m *Machine) Left() []string {
 	if m.gate {
 		left = append(left, "gate")
 	}
-	if m.present || m.chains || len(m.sets) > 0 {
+	left = append(left, m.proxyTexts()...)
+	if m.present || m.chains || m.forward != "" || len(m.sets) > 0 {
 		left = append(left, "firewall")
 	}
 	for name := range m.servers {

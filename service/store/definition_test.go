@@ -40,7 +40,7 @@ func TestParseNamesLineAndKey(t *testing.T) {
 		{"number beyond 64 bits", "\nmtu = 99999999999999999999\n", 2, "mtu", "out of range"},
 		{"out of range", "dhcp = true\nmtu = 100\n", 2, "mtu", "neither 0"},
 		{"not one of", "vpn = \"maybe\"\n", 1, "vpn", "is not one of"},
-		{"not supported", "\n\nipv6-method = \"nat66\"\n", 3, "ipv6-method", "not supported"},
+		{"not global", "\n\nipv6-prefix = \"fe80::/64\"\n", 3, "ipv6-prefix", "neither global"},
 		{"path for interface", "uplink = \"../x\"\n", 1, "uplink", "interface name"},
 		{"newline in interface", "uplink = \"a\\nb\"\n", 1, "uplink", "interface name"},
 		{"twice", "mtu = 1400\nmtu = 1400\n", 2, "mtu", "already been defined"},

@@ -20,6 +20,8 @@ const MaxUplinkPrefixes = 256
 type Memory struct {
 	// Subnets are the subnets that networks chose by themselves, by network.
 	Subnets map[string]netip.Prefix `json:"subnets"`
+	// Prefixes are the IPv6 /64s of their own that networks use, by network.
+	Prefixes map[string]netip.Prefix `json:"prefixes,omitempty"`
 	// UplinkPrefixes are those that uplinks have used, in the order in which they were
 	// first seen, 256 at most: an automatic subnet had better keep out of their way.
 	UplinkPrefixes []netip.Prefix `json:"uplink-prefixes"`
@@ -33,18 +35,24 @@ func (m Memory) clone() Memory {
 	if m.Subnets == nil {
 		m.Subnets = map[string]netip.Prefix{}
 	}
+	m.Prefixes = maps.Clone(m.Prefixes)
+	if m.Prefixes == nil {
+		m.Prefixes = map[string]netip.Prefix{}
+	}
 	m.UplinkPrefixes = slices.Clone(m.UplinkPrefixes)
 	m.NeverShared = slices.Clone(m.NeverShared)
 	return m
 }
 
 func (m Memory) validate() error {
-	for name, subnet := range m.Subnets {
-		if err := vnet.ValidateNetworkName(name); err != nil {
-			return err
-		}
-		if err := validatePrefix(subnet); err != nil {
-			return fmt.Errorf("subnet of network %q: %w", name, err)
+	for _, chosen := range []map[string]netip.Prefix{m.Subnets, m.Prefixes} {
+		for name, p := range chosen {
+			if err := vnet.ValidateNetworkName(name); err != nil {
+				return err
+			}
+			if err := validatePrefix(p); err != nil {
+				return fmt.Errorf("subnet or prefix of network %q: %w", name, err)
+			}
 		}
 	}
 	for _, prefix := range m.UplinkPrefixes {
@@ -65,14 +73,14 @@ func validatePrefix(p netip.Prefix) error {
 	return nil
 }
 
-// Memory returns a copy of what is remembered; Subnets is never nil.
+// Memory returns a copy of what is remembered; Subnets and Prefixes are never nil.
 func (s *Store) Memory() Memory {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.memory.clone()
 }
 
-// Apply carries out the store's operations, RememberSubnet and RememberUplinkPrefix, with one
+// Apply carries out the store's operations, RememberSubnet, RememberPrefix and RememberUplinkPrefix, with one
 // write for all, none if nothing changes. The outcomes are as many as ops. When the write fails,
 // nothing was remembered.
 func (s *Store) Apply(ctx context.Context, ops []plan.Op) []plan.Outcome {
@@ -108,17 +116,9 @@ func (s *Store) Apply(ctx context.Context, ops []plan.Op) []plan.Outcome {
 func (m *Memory) apply(op plan.Op) (changed bool, err error) {
 	switch op := op.(type) {
 	case plan.RememberSubnet:
-		if err := vnet.ValidateNetworkName(op.Network); err != nil {
-			return false, err
-		}
-		if err := validatePrefix(op.Subnet); err != nil {
-			return false, err
-		}
-		if m.Subnets[op.Network] == op.Subnet {
-			return false, nil
-		}
-		m.Subnets[op.Network] = op.Subnet
-		return true, nil
+		return remember(m.Subnets, op.Network, op.Subnet)
+	case plan.RememberPrefix:
+		return remember(m.Prefixes, op.Network, op.Prefix)
 	case plan.RememberUplinkPrefix:
 		prefix := op.Prefix.Masked()
 		if !prefix.IsValid() {
@@ -136,15 +136,28 @@ func (m *Memory) apply(op plan.Op) (changed bool, err error) {
 	return false, fmt.Errorf("%T is not an operation of the store", op)
 }
 
-// ForgetSubnet forgets which subnet the network used. Forgetting what isn't known is success.
+func remember(chosen map[string]netip.Prefix, network string, p netip.Prefix) (changed bool, err error) {
+	if err := vnet.ValidateNetworkName(network); err != nil {
+		return false, err
+	}
+	if err := validatePrefix(p); err != nil {
+		return false, err
+	}
+	changed = chosen[network] != p
+	chosen[network] = p
+	return changed, nil
+}
+
+// ForgetSubnet forgets which subnet and which prefix the network used. Forgetting what isn't known is success.
 func (s *Store) ForgetSubnet(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, ok := s.memory.Subnets[name]; !ok {
-		return nil
-	}
 	next := s.memory.clone()
 	delete(next.Subnets, name)
+	delete(next.Prefixes, name)
+	if len(next.Subnets) == len(s.memory.Subnets) && len(next.Prefixes) == len(s.memory.Prefixes) {
+		return nil
+	}
 	if err := s.writeMemory(next); err != nil {
 		return fmt.Errorf("cannot forget subnet of network %q: %w", name, err)
 	}

@@ -21,6 +21,7 @@ var about = map[string]string{
 	"uplink":         `The way out: "auto" (the host's), "none", or an interface's name.`,
 	"vpn":            `When the host's default route is a VPN's: "follow" it, "bypass" it, or "block".`,
 	"domain":         "The guests' DNS domain.",
+	"ipv6-prefix":    `The prefix that "routed" takes the guests' /64 of: "auto" (what is delegated to the uplink) or one of /32 to /64.`,
 	"nat66-fallback": "Translate IPv6 where no better method works: true or false.",
 	"host-access":    `What guests reach on the host: "services" (DHCP, DNS, ping) or "all".`,
 	"dhcp":           "Serve IPv4 addresses to guests: true or false.",

@@ -57,12 +57,14 @@ func TestMemoryOutlivesTheProcess(t *testing.T) {
 	}
 	ops := []plan.Op{
 		plan.RememberSubnet{Network: "lab", Subnet: subnet},
+		plan.RememberPrefix{Network: "lab", Prefix: netip.MustParsePrefix("2001:db8:1:2::/64")},
 		plan.RememberUplinkPrefix{Prefix: netip.MustParsePrefix("10.1.2.3/16")},
 		plan.RememberUplinkPrefix{Prefix: netip.MustParsePrefix("2001:db8::1/64")},
 	}
 	apply(t, s, ops...)
 	want := Memory{
 		Subnets:        map[string]netip.Prefix{"lab": subnet},
+		Prefixes:       map[string]netip.Prefix{"lab": netip.MustParsePrefix("2001:db8:1:2::/64")},
 		UplinkPrefixes: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("2001:db8::/64")},
 	}
 	for _, s := range []*Store{s, l.open(t)} {

@@ -148,7 +148,7 @@ func TestSaveRefusesWhatNoNetworkCanHave(t *testing.T) {
 		"public subnet":         func(s *vnet.Settings) { s.IPv4Subnet = netip.MustParsePrefix("8.8.8.0/24") },
 		"no domain":             func(s *vnet.Settings) { s.Domain = "" },
 		"small MTU":             func(s *vnet.Settings) { s.MTU = 576 },
-		"unsupported":           func(s *vnet.Settings) { s.IPv6Method = "proxy" },
+		"long prefix":           func(s *vnet.Settings) { s.IPv6Prefix = netip.MustParsePrefix("2001:db8::/65") },
 		"zero value":            func(s *vnet.Settings) { *s = vnet.Settings{} },
 	}
 	for name, change := range tests {

@@ -133,6 +133,9 @@ func getObjects(ctx context.Context, bus *godbus.Conn, k *vnet.Kernel, known pla
 			p := answer[properties](asked[path])
 			want(get[godbus.ObjectPath](p, "Ip4Config"), nm.IP4ConfigInterface)
 			want(get[godbus.ObjectPath](p, "Ip6Config"), nm.IP6ConfigInterface)
+			if relevant[path] == nm.DeviceInterface {
+				want(get[godbus.ObjectPath](p, "Dhcp6Config"), nm.DHCP6ConfigInterface)
+			}
 		}
 	}
 	all := objects{nmPath: {nm.NetworkManagerInterface: answer[properties](manager)},

@@ -137,7 +137,7 @@ func isUplink(c *candidate, pic *picture, s *survey, egress int) bool {
 		// tunnel may be so new that it doesn't know yet that others configure it.
 		return false
 	}
-	return isForeignUplink(c.link, s, egress)
+	return isForeignUplink(c.link, s, egress, pic.egress6)
 }
 
 // isShared tells whether the profile makes the interface a downlink, such as a hotspot.
@@ -172,7 +172,10 @@ func convertOne(c *candidate, pic *picture, s *survey, h holds) vnet.Uplink {
 			u.Metered, u.Connectivity = metered(c.dev.metered), connectivity(c.dev.connectivity)
 		}
 	}
+	u.PointToPoint = u.Kind == vnet.WWAN || u.Kind == vnet.PPP || l.PointToPoint && u.Kind != vnet.VPN
+	u.Delegated = ip6.delegated
 	u.Default4, u.Gateway4, u.Metric4 = default4(&u, ip4, s)
+	u.Default6, u.Gateway6, u.Metric6 = default6(&u, ip6, s, pic.egress6)
 	if ip6.gateway.IsValid() {
 		u.Routers = append(u.Routers, ip6.gateway) // no zone: it is the uplink's
 	}
@@ -210,6 +213,20 @@ func default4(u *vnet.Uplink, ip4 ipConfig, s *survey) (has bool, gateway netip.
 	}
 	if ip4.gateway.IsValid() {
 		has, gateway = true, ip4.gateway
+	}
+	if gateway.IsUnspecified() {
+		gateway = netip.Addr{}
+	}
+	return has, gateway, metric
+}
+
+// default6 is default4 for IPv6. A VPN may have its default route in a table of its own: then it is where the
+// kernel sends packets.
+func default6(u *vnet.Uplink, ip6 ipConfig, s *survey, egress int) (has bool, gateway netip.Addr, metric uint32) {
+	w, inKernel := s.default6(u.Index)
+	has, gateway, metric = inKernel || u.Kind == vnet.VPN && egress == u.Index, w.gateway, w.metric
+	if ip6.gateway.IsValid() {
+		has, gateway = true, ip6.gateway
 	}
 	if gateway.IsUnspecified() {
 		gateway = netip.Addr{}
@@ -257,7 +274,12 @@ func kindOf(c *candidate, hardware map[string]vnet.UplinkKind) vnet.UplinkKind {
 			return vnet.Bond
 		case nm.NmDeviceTypeVlan:
 			return vnet.VLAN
-		case nm.NmDeviceTypeTun, nm.NmDeviceTypeWireguard, nm.NmDeviceTypeIpTunnel:
+		case nm.NmDeviceTypeTun:
+			if isModem(c.link) {
+				return vnet.WWAN
+			}
+			return vnet.VPN
+		case nm.NmDeviceTypeWireguard, nm.NmDeviceTypeIpTunnel:
 			return vnet.VPN
 		}
 	}

@@ -284,6 +284,7 @@ func TestConvertDetails(t *testing.T) {
 		Addresses: []netip.Prefix{net4("10.1.0.5/24"), net4("fe80::5/64"), net4("2001:db8:1::5/64"), net4("2001:db8:1::6/64"),
 			net4("2001:db8:7::9/128"), net4("2001:db8:2::5/64")},
 		Default4: true, Gateway4: addr("10.1.0.1"), Metric4: 100, MTU: 1500, Usable: true,
+		Default6: true, Gateway6: addr("fe80::1"),
 		Routers:     []netip.Addr{addr("fe80::1")},
 		Prefixes:    []netip.Prefix{net4("2001:db8:1::/64")},
 		Nameservers: []netip.Addr{addr("10.1.0.53"), addr("fe80::53%eth0"), addr("2001:db8::53")},

@@ -54,6 +54,8 @@ func decode(all objects) picture {
 		if !ok {
 			continue
 		}
+		ip6 := decodeIP6(all, get[godbus.ObjectPath](p, nm.DevicePropertyIp6Config))
+		ip6.delegated = decodeDelegated(all, get[godbus.ObjectPath](p, nm.DevicePropertyDhcp6Config))
 		pic.devices = append(pic.devices, device{
 			name:         names[path],
 			kind:         nm.NmDeviceType(get[uint32](p, nm.DevicePropertyDeviceType)),
@@ -62,7 +64,7 @@ func decode(all objects) picture {
 			connectivity: nm.NmConnectivity(get[uint32](p, nm.DevicePropertyIp4Connectivity)),
 			active:       actives[get[godbus.ObjectPath](p, nm.DevicePropertyActiveConnection)],
 			ip4:          decodeIP4(all, get[godbus.ObjectPath](p, nm.DevicePropertyIp4Config)),
-			ip6:          decodeIP6(all, get[godbus.ObjectPath](p, nm.DevicePropertyIp6Config)),
+			ip6:          ip6,
 		})
 	}
 	slices.SortFunc(pic.devices, func(a, b device) int { return strings.Compare(a.name, b.name) })
@@ -123,6 +125,23 @@ func decodeIP6(all objects, path godbus.ObjectPath) ipConfig {
 		}
 	}
 	return c
+}
+
+// delegatedOption is the one of a DHCPv6 lease's options that has the delegated prefixes: the name is
+// dhclient's, "new_ip6_prefix" without what says that it is new (dhclient-script(8)).
+const delegatedOption = "ip6_prefix"
+
+// decodeDelegated reads the prefixes that were delegated (RFC 8415 6.3).
+func decodeDelegated(all objects, path godbus.ObjectPath) []netip.Prefix {
+	options := get[properties](all[path][nm.DHCP6ConfigInterface], nm.DHCP6ConfigPropertyOptions)
+	var list []netip.Prefix
+	for _, text := range strings.FieldsFunc(get[string](options, delegatedOption), func(r rune) bool { return r == ' ' || r == ',' }) {
+		p, err := netip.ParsePrefix(text)
+		if err == nil && p.Addr().Is6() && !p.Addr().Is4In6() && !slices.Contains(list, p.Masked()) {
+			list = append(list, p.Masked())
+		}
+	}
+	return list
 }
 
 // decodePrefixes reads a list of dictionaries of an address under key and its "prefix".

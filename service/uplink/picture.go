@@ -33,7 +33,7 @@ type picture struct {
 	// internet, 0 for none; probed tells whether it was asked.
 	egress int
 	probed bool
-	// egress6 is likewise for IPv6, asked only where NetworkManager names no connection.
+	// egress6 is likewise for IPv6, always asked.
 	egress6 int
 }
 
@@ -67,6 +67,8 @@ type ipConfig struct {
 	gateway     netip.Addr
 	routes      []route
 	nameservers []netip.Addr
+	// delegated are the prefixes that a DHCPv6 server delegated.
+	delegated []netip.Prefix
 }
 
 type route struct {

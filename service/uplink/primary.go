@@ -1,8 +1,6 @@
 package uplink
 
 import (
-	"slices"
-
 	nm "github.com/Wifx/gonetworkmanager/v3"
 
 	"gangway/service/vnet"
@@ -90,9 +88,13 @@ func kindIn(list []vnet.Uplink, name string) vnet.UplinkKind {
 	return ""
 }
 
-// primary6 names the interface of the list that carries the host's IPv6 default route, "" for none.
+// primary6 names the interface of the list that carries the host's IPv6 default route, "" for none. A VPN that
+// the kernel sends packets into comes before what NetworkManager calls the default.
 func primary6(pic *picture, s *survey, list []vnet.Uplink) string {
 	name := s.links[pic.egress6].Name // "" for 0
+	if kindIn(list, name) == vnet.VPN {
+		return name
+	}
 	for i := range pic.devices {
 		if d := &pic.devices[i]; d.active != nil && d.active.default6 {
 			name = d.name
@@ -107,11 +109,4 @@ func primary6(pic *picture, s *survey, list []vnet.Uplink) string {
 		return ""
 	}
 	return name
-}
-
-// hasDefault6 tells whether NetworkManager says which connection has the host's IPv6 default route.
-func (pic *picture) hasDefault6() bool {
-	has6 := func(c *connection) bool { return c != nil && c.default6 }
-	return slices.ContainsFunc(pic.devices, func(d device) bool { return has6(d.active) }) ||
-		slices.ContainsFunc(pic.vpns, func(c connection) bool { return has6(&c) })
 }

@@ -88,9 +88,7 @@ func (r *Reader) readHost(pic *picture, k *vnet.Kernel) {
 			pic.egress, pic.probed = index, true
 		}
 	}
-	if !pic.hasDefault6() {
-		pic.egress6 = probeEgress6()
-	}
+	pic.egress6 = probeEgress6()
 }
 
 // hasForeignRules tells whether there are routing rules other than the kernel's three and

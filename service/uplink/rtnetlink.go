@@ -10,7 +10,12 @@ import (
 // a default route of its own, which bridges and taps of others' virtual networks do not have.
 // Of tunnels also those that lead to certain destinations only. A tap that a
 // virtual machine is plugged into is told apart by having no more than its own subnet.
-func isForeignUplink(l vnet.Link, s *survey, egress int) bool {
+func isForeignUplink(l vnet.Link, s *survey, egress, egress6 int) bool {
+	if l.Up && isTunnel(l) && s.hasGlobal6(l.Index) { // it may be one for IPv6 alone
+		if _, ok := s.default6(l.Index); ok || l.Index == egress6 {
+			return true
+		}
+	}
 	if !l.Up || !s.hasGlobal4(l.Index) {
 		return false
 	}
@@ -25,8 +30,11 @@ func isForeignUplink(l vnet.Link, s *survey, egress int) bool {
 // kernelKind is the kind of an uplink by what the kernel knows of it; hardware has those of
 // which only the driver tells.
 func kernelKind(l vnet.Link, hardware map[string]vnet.UplinkKind) vnet.UplinkKind {
-	if isTunnel(l) {
+	switch {
+	case isTunnel(l):
 		return vnet.VPN
+	case isModem(l):
+		return vnet.WWAN
 	}
 	switch l.Kind {
 	case "":

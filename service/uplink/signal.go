@@ -26,6 +26,7 @@ var watched = map[string][]string{
 		nm.DevicePropertyActiveConnection,
 		nm.DevicePropertyIp4Config,
 		nm.DevicePropertyIp6Config,
+		nm.DevicePropertyDhcp6Config,
 		nm.DevicePropertyIpInterface,
 		nm.DevicePropertyInterface,
 		nm.DevicePropertyMetered,
@@ -50,7 +51,8 @@ var watched = map[string][]string{
 		nm.IP6ConfigPropertyGateway,
 		nm.IP6ConfigPropertyNameservers,
 	},
-	nm.DnsManagerInterface: {nm.DnsManagerPropertyConfiguration},
+	nm.DHCP6ConfigInterface: {nm.DHCP6ConfigPropertyOptions},
+	nm.DnsManagerInterface:  {nm.DnsManagerPropertyConfiguration},
 }
 
 // watch is the state of a running Watch.

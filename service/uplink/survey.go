@@ -3,6 +3,7 @@ package uplink
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,10 @@ const (
 )
 
 var (
+	everything6 = netip.MustParsePrefix("::/0")
+	lowerHalf6  = netip.MustParsePrefix("::/1")
+	upperHalf6  = netip.MustParsePrefix("8000::/1")
+
 	everything = netip.MustParsePrefix("0.0.0.0/0")
 	lowerHalf  = netip.MustParsePrefix("0.0.0.0/1")
 	upperHalf  = netip.MustParsePrefix("128.0.0.0/1")
@@ -29,7 +34,7 @@ type survey struct {
 	links     map[int]vnet.Link
 	names     map[string]vnet.Link
 	addresses map[int][]vnet.Address
-	routes    map[int][]vnet.Route // unicast, others'
+	routes    map[int][]vnet.Route // unicast, others', of both families
 }
 
 func surveyOf(k *vnet.Kernel) survey {
@@ -45,7 +50,7 @@ func surveyOf(k *vnet.Kernel) survey {
 	for _, a := range k.Addresses {
 		s.addresses[a.Link] = append(s.addresses[a.Link], a)
 	}
-	for _, r := range k.Routes {
+	for _, r := range slices.Concat(k.Routes, k.Routes6) {
 		if r.Link != 0 && r.Type == vnet.RouteUnicast && r.Protocol != plan.Protocol && r.Table != tableLocal {
 			s.routes[r.Link] = append(s.routes[r.Link], r)
 		}
@@ -70,6 +75,9 @@ func isOurs(l vnet.Link) bool {
 // isTunnel tells whether the kernel's kind of a link is one that full-tunnel VPNs are
 // made of. PPP isn't: it may as well be the way to the provider.
 func isTunnel(l vnet.Link) bool {
+	if isModem(l) {
+		return false
+	}
 	switch l.Kind {
 	case "tun", "wireguard", "xfrm", "vti", "ipip", "gre":
 		return true
@@ -77,10 +85,31 @@ func isTunnel(l vnet.Link) bool {
 	return false
 }
 
+// isModem tells whether a link is a WWAN modem's by its name: such names begin with "ww" and how they were
+// found (systemd.net-naming-scheme(7)), or with the kernel's "wwan". The drivers of some are programs,
+// which make a tun device.
+func isModem(l vnet.Link) bool {
+	rest, ok := strings.CutPrefix(l.Name, "ww")
+	if !ok || len(rest) < 2 {
+		return false
+	}
+	return rest[:2] == "an" || strings.Contains("cdopPsx", rest[:1]) && strings.Contains("0123456789abcdef", rest[1:2])
+}
+
 // hasGlobal4 tells whether the link has an IPv4 address to send from.
 func (s *survey) hasGlobal4(index int) bool {
 	for _, a := range s.addresses[index] {
 		if a.Prefix.Addr().Is4() && a.Scope == unix.RT_SCOPE_UNIVERSE {
+			return true
+		}
+	}
+	return false
+}
+
+// hasGlobal6 is likewise for IPv6.
+func (s *survey) hasGlobal6(index int) bool {
+	for _, a := range s.addresses[index] {
+		if a.Prefix.Addr().Is6() && a.Scope == unix.RT_SCOPE_UNIVERSE && !a.Tentative {
 			return true
 		}
 	}
@@ -129,10 +158,22 @@ func (s *survey) best(index int, dst netip.Prefix, table func(uint32) bool) (way
 	return best, found
 }
 
+// default6 returns how the link takes everything of IPv6, by a default route in the main table or by the two
+// halves that hide one.
+func (s *survey) default6(index int) (way, bool) {
+	isMain := func(t uint32) bool { return t == tableMain }
+	if w, ok := s.best(index, everything6, isMain); ok {
+		return w, true
+	}
+	w, lower := s.best(index, lowerHalf6, isMain)
+	_, upper := s.best(index, upperHalf6, isMain)
+	return w, lower && upper
+}
+
 // hasOwnRoutes tells whether somebody routes to more than the link's own subnets.
 func (s *survey) hasOwnRoutes(index int) bool {
 	for _, r := range s.routes[index] {
-		if r.Protocol != unix.RTPROT_KERNEL {
+		if r.Protocol != unix.RTPROT_KERNEL && r.Dst.Addr().Is4() {
 			return true
 		}
 	}

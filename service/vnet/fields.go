@@ -45,15 +45,16 @@ var fields = []Field{
 	enumField("ipv4-method", func(s *Settings) *string { return &s.IPv4Method }, "nat", "routed", "isolated", "off"),
 	subnetField(),
 	enumField("on-clash", func(s *Settings) *string { return &s.OnClash }, "renumber", "report"),
-	supported(enumField("ipv6-method", func(s *Settings) *string { return &s.IPv6Method },
-		"auto", "bridge", "proxy", "routed", "nat66", "link-local", "off"), "auto", "bridge", "link-local", "off"),
-	supported(enumField("inbound", func(s *Settings) *string { return &s.Inbound }, "deny", "allow"), "deny"),
+	enumField("ipv6-method", func(s *Settings) *string { return &s.IPv6Method },
+		"auto", "bridge", "proxy", "routed", "nat66", "link-local", "off"),
+	prefix6Field(),
+	enumField("inbound", func(s *Settings) *string { return &s.Inbound }, "deny", "allow"),
 	textField("uplink", func(s *Settings) *string { return &s.Uplink }, func(v string) error {
 		return ValidateInterfaceName("uplink", v) // auto and none are well-formed names, too
 	}),
 	enumField("vpn", func(s *Settings) *string { return &s.VPN }, "follow", "bypass", "block"),
 	textField("domain", func(s *Settings) *string { return &s.Domain }, validateDomain),
-	supportedBool(boolField("nat66-fallback", func(s *Settings) *bool { return &s.NAT66Fallback }), false),
+	boolField("nat66-fallback", func(s *Settings) *bool { return &s.NAT66Fallback }),
 	enumField("host-access", func(s *Settings) *string { return &s.HostAccess }, "services", "all"),
 	boolField("dhcp", func(s *Settings) *bool { return &s.DHCP }),
 	hostsField(),
@@ -97,38 +98,6 @@ func enumField(key string, at func(*Settings) *string, values ...string) Field {
 		}
 		return nil
 	})
-}
-
-// supported narrows a text field to the values that this version can put in force: the
-// rest of its range is valid but NotSupported.
-func supported(f Field, values ...string) Field {
-	set := f.set
-	f.set = func(s *Settings, v any) error {
-		if err := set(s, v); err != nil {
-			return err
-		}
-		if text, _ := v.(string); !slices.Contains(values, text) {
-			return &Error{Kind: NotSupported, Key: f.Key, Message: SettingErrorf(f.Key,
-				"%q is not supported by this version, only %s", text, strings.Join(values, ", ")).Message}
-		}
-		return nil
-	}
-	return f
-}
-
-func supportedBool(f Field, value bool) Field {
-	set := f.set
-	f.set = func(s *Settings, v any) error {
-		if err := set(s, v); err != nil {
-			return err
-		}
-		if v != value {
-			return &Error{Kind: NotSupported, Key: f.Key, Message: SettingErrorf(f.Key,
-				"%v is not supported by this version", v).Message}
-		}
-		return nil
-	}
-	return f
 }
 
 func subnetField() Field {
@@ -189,6 +158,49 @@ func validateSubnet(key string, p netip.Prefix) error {
 		}
 	}
 	return SettingErrorf(key, "%s is not within a private range (RFC 1918, RFC 6598)", p)
+}
+
+// The prefixes that guests' /64s may be taken from: global unicast (RFC 4291 2.4) and unique local
+// (RFC 4193) addresses, from /32 to /64.
+var (
+	globalUnicast = netip.MustParsePrefix("2000::/3")
+	uniqueLocal   = netip.MustParsePrefix("fc00::/7")
+)
+
+const shortestPrefix6, longestPrefix6 = 32, 64
+
+func prefix6Field() Field {
+	const key = "ipv6-prefix"
+	return Field{Key: key, Signature: "s",
+		Get: func(s Settings) any {
+			if !s.IPv6Prefix.IsValid() {
+				return "auto"
+			}
+			return s.IPv6Prefix.String()
+		},
+		set: func(s *Settings, v any) error {
+			text, ok := v.(string)
+			if !ok {
+				return SettingErrorf(key, "must be a string, is %s", typeName(v))
+			}
+			if text == "auto" {
+				s.IPv6Prefix = netip.Prefix{}
+				return nil
+			}
+			p, err := netip.ParsePrefix(text)
+			switch {
+			case err != nil:
+				return SettingErrorf(key, "%q is neither \"auto\" nor an IPv6 prefix such as 2001:db8:1:2::/64", text)
+			case !globalUnicast.Contains(p.Addr()) && !uniqueLocal.Contains(p.Addr()):
+				return SettingErrorf(key, "%s is neither global unicast (2000::/3) nor unique local (fc00::/7)", p)
+			case p.Bits() < shortestPrefix6 || p.Bits() > longestPrefix6:
+				return SettingErrorf(key, "%s: the prefix length must be %d to %d, so that guests have a /64", p, shortestPrefix6, longestPrefix6)
+			case p != p.Masked():
+				return SettingErrorf(key, "%s has host bits set; the prefix is %s", p, p.Masked())
+			}
+			s.IPv6Prefix = p
+			return nil
+		}}
 }
 
 func hostsField() Field {

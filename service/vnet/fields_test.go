@@ -56,12 +56,15 @@ var values = map[string]struct{ good, bad []any }{
 			"192.168.0.0/15", "192.169.0.0/24", "100.128.0.0/24", "100.0.0.0/8", "192.0.0.0/16", "fd00::/64", "::/0", "::ffff:10.0.0.0/104",
 			"::ffff:10.0.0.0/120", "fe80::%eth0/64", "010.0.0.0/8", "10.0.0/24", "10.0.0.0/255.0.0.0", "10.0.0.0/24\n", "10.0.0.0/24,10.1.0.0/24"),
 	},
-	"on-clash":       {good: texts("renumber", "report"), bad: texts("ignore")},
-	"ipv6-method":    {good: texts("auto", "bridge", "link-local", "off"), bad: texts("on", "nat")},
-	"inbound":        {good: texts("deny"), bad: texts("Deny")},
+	"on-clash":    {good: texts("renumber", "report"), bad: texts("ignore")},
+	"ipv6-method": {good: texts("auto", "bridge", "proxy", "routed", "nat66", "link-local", "off"), bad: texts("on", "nat")},
+	"ipv6-prefix": {good: texts("auto", "2001:db8:1:2::/64", "2001:db8::/32", "2001:db8:1200::/40", "fd12:3456:789a::/48", "fd00::/64"),
+		bad: texts("Auto", "none", "2001:db8::", "2001:db8::/65", "2001:db8::/128", "2001::/31", "2001:db8:1:2::1/64", "2001:db8:1:2::/48", "fe80::/64",
+			"ff02::/64", "::/64", "::1/128", "::/0", "64:ff9b::/64", "10.0.0.0/24", "::ffff:10.0.0.0/104", "2001:db8:1::/64%eth0", "2001:db8:1::/64\n")},
+	"inbound":        {good: texts("deny", "allow"), bad: texts("Deny")},
 	"uplink":         {good: texts("auto", "none", "wlan0", "enp0s31f6", "eth0.100"), bad: texts("wlan0wlan0wlan00", "lo", "all")},
 	"vpn":            {good: texts("follow", "bypass", "block"), bad: texts("auto")},
-	"nat66-fallback": {good: []any{false}},
+	"nat66-fallback": {good: []any{true, false}},
 	"host-access":    {good: texts("services", "all"), bad: texts("none")},
 	"domain": {
 		good: texts("lab", "lab.internal", "a.b.c", "xn--bcher-kva.example", "1.2", "Lab.Internal", "locals", "local.net",
@@ -108,13 +111,6 @@ var values = map[string]struct{ good, bad []any }{
 		bad: []any{uint32(1), uint32(576), uint32(1279), uint32(65536), uint32(1<<32 - 1)}},
 }
 
-// unsupported are valid by the contract, but this version can't put them in force.
-var unsupported = map[string][]any{
-	"ipv6-method":    texts("proxy", "routed", "nat66"),
-	"inbound":        texts("allow"),
-	"nat66-fallback": {true},
-}
-
 func texts(list ...string) []any {
 	out := make([]any, len(list))
 	for i, t := range list {
@@ -131,7 +127,7 @@ var wrongTypes = []any{nil, 1, int64(1), uint64(1), uint16(1), 1.5, []byte("x"),
 var ofType = map[string]any{"b": true, "s": "auto", "u": uint32(0), "aa{sv}": []map[string]any{}}
 
 func TestFieldsAreTheContract(t *testing.T) {
-	want := []string{"autostart b", "bridge s", "ipv4-method s", "ipv4-subnet s", "on-clash s", "ipv6-method s", "inbound s",
+	want := []string{"autostart b", "bridge s", "ipv4-method s", "ipv4-subnet s", "on-clash s", "ipv6-method s", "ipv6-prefix s", "inbound s",
 		"uplink s", "vpn s", "domain s", "nat66-fallback b", "host-access s", "dhcp b", "dhcp-hosts aa{sv}", "isolate-ports b", "mtu u"}
 	var got []string
 	for _, f := range Fields() {
@@ -216,9 +212,6 @@ func TestBadValues(t *testing.T) {
 			if signature != f.Signature {
 				refused(t, key, bad, InvalidSetting)
 			}
-		}
-		for _, bad := range unsupported[key] {
-			refused(t, key, bad, NotSupported)
 		}
 		for _, text := range hostile {
 			switch {

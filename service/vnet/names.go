@@ -3,6 +3,7 @@ package vnet
 import (
 	"crypto/sha256"
 	"net"
+	"net/netip"
 )
 
 // MaxNetworkName is the longest network name in bytes: it becomes a file name, a
@@ -66,4 +67,21 @@ func BridgeMAC(seed, name string) net.HardwareAddr {
 	mac := net.HardwareAddr(sum[:6])
 	mac[0] = mac[0]&^0x03 | 0x02
 	return mac
+}
+
+// LinkLocal is the link-local address that an interface with the MAC address makes itself of it
+// (RFC 4291 2.5.6, appendix A).
+func LinkLocal(mac net.HardwareAddr) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80,
+		8: mac[0] ^ 0x02, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
+}
+
+// UniqueLocal derives the /64 that a network's guests have where their addresses are translated: its
+// global ID is as good as random (RFC 4193 3.2.2), the same for the same seed (the machine's
+// identity) and name.
+func UniqueLocal(seed, name string) netip.Prefix {
+	sum := sha256.Sum256([]byte("gangway-ula\x00" + seed + "\x00" + name))
+	address := [16]byte{0: 0xfd}
+	copy(address[1:6], sum[:])
+	return netip.PrefixFrom(netip.AddrFrom16(address), 64)
 }

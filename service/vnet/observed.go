@@ -67,6 +67,8 @@ type Lease struct {
 	Hostname string
 	// Expires is the wall-clock time of expiry, zero for never.
 	Expires time.Time
+	// IPv6 are the addresses that its holder is known to have, sorted.
+	IPv6 []netip.Addr
 }
 
 // Flow is a tracked connection of a guest's, of either family.

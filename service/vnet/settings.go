@@ -25,6 +25,9 @@ type Settings struct {
 	OnClash string
 	// IPv6Method is auto, bridge, proxy, routed, nat66, link-local or off.
 	IPv6Method string
+	// IPv6Prefix is where the guests' own /64 is from when they are routed, the zero Prefix for what
+	// the uplink delegates.
+	IPv6Prefix netip.Prefix
 	// Inbound is deny or allow: new IPv6 connections from the uplink.
 	Inbound string
 	// Uplink is auto, none or an interface name.
@@ -32,7 +35,8 @@ type Settings struct {
 	// VPN is follow, bypass or block.
 	VPN string
 	// Domain is the DNS domain of the guests.
-	Domain        string
+	Domain string
+	// NAT66Fallback lets auto translate guests' IPv6 where there is no better way.
 	NAT66Fallback bool
 	// HostAccess is services or all.
 	HostAccess   string

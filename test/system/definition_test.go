@@ -27,7 +27,7 @@ func TestBrokenDefinition(t *testing.T) {
 		"subnet":    {"ipv4-subnet = \"192.168.5.1/24\"\n", "line 1", "ipv4-subnet"},
 		"twice":     {"mtu = 1500\nmtu = 1400\n", "line 2", "mtu"},
 		"hosts":     {"[[dhcp-hosts]]\nmac = \"02:00:00:00:00:01\"\nhostname = \"a\"\n[[dhcp-hosts]]\nmac = \"zz\"\n", "line", "dhcp-hosts"},
-		"supported": {"nat66-fallback = true\n", "line 1", "nat66-fallback"},
+		"prefix":    {"ipv6-prefix = \"fe80::/64\"\n", "line 1", "ipv6-prefix"},
 	} {
 		w.must(os.WriteFile(filepath.Join(dir, name+".toml"), []byte(c.text), 0o644))
 		defer func() {
@@ -66,8 +66,8 @@ func TestBrokenDefinition(t *testing.T) {
 	w.waitProperty(root+"/network/range", "State", "failed")
 	w.reachesBy(g.Host, "b")
 	// One that can't be used can still be deleted.
-	w.call(root+"/network/supported", "Network.Delete")
-	w.must(os.WriteFile(filepath.Join(dir, "supported.toml"), []byte("nat66-fallback = true\n"), 0o644))
+	w.call(root+"/network/prefix", "Network.Delete")
+	w.must(os.WriteFile(filepath.Join(dir, "prefix.toml"), []byte("ipv6-prefix = \"fe80::/64\"\n"), 0o644))
 	w.kill(unix.SIGKILL)
 	w.must(w.Daemon().Activate(w.soon()))
 }

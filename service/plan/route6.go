@@ -1,0 +1,116 @@
+package plan
+
+import (
+	"net/netip"
+	"slices"
+
+	"gangway/service/vnet"
+)
+
+var anywhere6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+
+// guestMetric is that of the routes to guests, one by one: before what the host may have of the same
+// address by an uplink.
+const guestMetric = 20
+
+// planRouting6 gives guests a default route of their own, as planRouting does for IPv4, and routes what is for
+// guests on a link that they share with the uplink, one address at a time, to their bridge.
+func (b *builder) planRouting6() {
+	if b.have.BlindFirewall {
+		return
+	}
+	var rules []vnet.Rule
+	var routes []vnet.Route
+	add := func(r vnet.Route) {
+		key := func(o vnet.Route) bool { return o.Table == r.Table && o.Dst == r.Dst && o.Metric == r.Metric }
+		if !slices.ContainsFunc(routes, key) { // of two networks that claim the same, the first has it
+			routes = append(routes, r)
+		}
+	}
+	taken := map[netip.Addr]bool{}
+	for _, d := range b.routed() {
+		t := table(d.settings, &b.have.Kernel)
+		rules = append(rules,
+			vnet.Rule{IPv6: true, Priority: PriorityMain, IIF: d.Bridge, Table: mainTable, SuppressPrefixLength: defaultBits, Protocol: Protocol},
+			vnet.Rule{IPv6: true, Priority: PriorityOwn, IIF: d.Bridge, Table: t, SuppressPrefixLength: -1, Protocol: Protocol})
+		add(vnet.Route{Table: t, Dst: anywhere6, Metric: unreachableMetric, Protocol: Protocol, Type: vnet.RouteUnreachable})
+		if d.router.out {
+			add(vnet.Route{Table: t, Dst: anywhere6, Gateway: d.router.gateway, Link: d.router.up.Index, Metric: boundMetric,
+				Protocol: Protocol, Type: vnet.RouteUnicast})
+		}
+		own, exists := b.ours()[d.Name]
+		if !d.router.learned() || !exists || own.Name != d.Bridge {
+			continue
+		}
+		for _, a := range b.guests(d) {
+			if taken[a] {
+				continue
+			}
+			taken[a] = true
+			routes = append(routes, vnet.Route{Table: mainTable, Dst: netip.PrefixFrom(a, 128), Link: own.Index, Metric: guestMetric,
+				Protocol: Protocol, Type: vnet.RouteUnicast})
+		}
+	}
+	b.planRoutes(b.have.Kernel.Routes6, routes)
+	b.planRules(b.have.Kernel.Rules6, rules)
+}
+
+// planProxies has the kernel answer for guests on the uplinks whose link they share.
+func (b *builder) planProxies() {
+	want := map[vnet.Proxy]string{} // to the link's name
+	for _, d := range b.routed() {
+		if !d.router.proxy || b.have.BlindFirewall {
+			continue
+		}
+		for _, a := range b.guests(d) {
+			want[vnet.Proxy{Address: a, Link: d.router.up.Index, Protocol: Protocol}] = d.router.up.Interface
+		}
+	}
+	have := map[vnet.Proxy]bool{}
+	for _, p := range b.have.Kernel.Proxies {
+		if p.Protocol != Protocol {
+			continue
+		}
+		have[p] = true
+		if l, there := b.have.Kernel.LinkByIndex(p.Link); want[p] == "" && there {
+			b.add(phaseGate, DeleteProxy{Link: l.Name, Address: p.Address})
+		}
+	}
+	for _, d := range b.routed() { // in order
+		for _, a := range b.guests(d) {
+			p := vnet.Proxy{Address: a, Link: d.router.up.Index, Protocol: Protocol}
+			if want[p] != "" && !have[p] {
+				b.add(phaseRoute, AddProxy{Link: want[p], Address: a})
+				have[p] = true
+			}
+		}
+	}
+}
+
+// planAddress6 gives the bridge an address of the prefix that is its own link, and takes others away.
+func (b *builder) planAddress6() {
+	links := b.ours()
+	for _, d := range b.active() {
+		var want netip.Prefix
+		if d.router != nil && d.router.onLink {
+			p := d.router.prefixes[0]
+			want = netip.PrefixFrom(p.Addr().Next(), p.Bits())
+		}
+		l, exists := links[d.Name]
+		exists = exists && l.Name == d.Bridge
+		there := false
+		for _, a := range b.have.Kernel.Addresses {
+			if !exists || a.Link != l.Index || !isGlobal6(a.Prefix.Addr()) {
+				continue
+			}
+			if a.Prefix == want {
+				there = true
+				continue
+			}
+			b.add(phaseRemoveBridge, DeleteAddress{Link: l.Name, Prefix: a.Prefix})
+		}
+		if want.IsValid() && !there {
+			b.add(phaseBridge, AddAddress{Link: d.Bridge, Prefix: want})
+		}
+	}
+}
