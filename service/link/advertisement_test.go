@@ -37,7 +37,8 @@ func TestBridgeTakesNothingFromGuests(t *testing.T) {
 	set(t, "net/ipv6/conf/gwtu/addr_gen_mode", "0")
 	ip(t, "link", "set", "gwtb", "master", "gwtu", "up")
 	apply(t, k, bridgeOp("gwt0"), plan.AddPort{Bridge: "gwt0", Interface: "gwta", Index: findLink(t, observe(t, k), "gwta").Index})
-	for _, key := range []string{"accept_ra", "autoconf", "accept_redirects", "forwarding", "addr_gen_mode"} {
+	for _, key := range []string{"accept_ra", "autoconf", "accept_redirects", "forwarding", "addr_gen_mode",
+		"accept_dad", "dad_transmits", "router_solicitation_delay"} {
 		if got := sysctl(t, "net/ipv6/conf/gwt0/"+key); got != "0" {
 			t.Errorf("%s is %s", key, got)
 		}

@@ -82,6 +82,10 @@ func (k *Kernel) apply(c *conn, op plan.Op, i int, down *bounce) error {
 		return c.replaceRoute(o)
 	case plan.DeleteRoute:
 		return c.deleteRoute(o.Route)
+	case plan.AddProxy:
+		return c.addProxy(o)
+	case plan.DeleteProxy:
+		return c.deleteProxy(o)
 	case plan.SetSysctl:
 		return writeSysctl(o.Key, o.Value)
 	case plan.BorrowSysctl:

@@ -8,7 +8,13 @@ type setting struct{ key, value string }
 // the bridge a router before the plan wants it: each would be what the host's own defaults say,
 // which may be "forwarding", and accept_ra 2 with it. What is left is the link-local address, made
 // of the MAC address, which is ours to choose.
+//
+// That address may be the guests' router's: it is usable as soon as the bridge has a carrier, without duplicate
+// address detection (RFC 4862 5.4), by which a guest could deny it. The kernel goes by the larger accept_dad of the
+// link's and everybody's; so for the case that the latter is on, there is no probe, nor a pause before (it waits
+// up to router_solicitation_delay).
 var bridgeIPv6 = []setting{
+	{"accept_dad", "0"}, {"dad_transmits", "0"}, {"router_solicitation_delay", "0"},
 	{"accept_ra", "0"}, {"autoconf", "0"}, {"accept_redirects", "0"}, {"forwarding", "0"}, {"addr_gen_mode", "0"},
 }
 

@@ -1,10 +1,9 @@
 package link
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
+	"slices"
 
 	"gangway/service/plan"
 	"gangway/service/vnet"
@@ -13,99 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func (c *conn) addAddress(o plan.AddAddress) error {
-	l, err := c.linkByName(o.Link)
-	if err == nil {
-		err = c.do(addressRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, l.Index, o.Prefix))
-	}
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("cannot add address %s to %q: %w", o.Prefix, o.Link, err)
-	}
-	return nil
-}
-
-func (c *conn) deleteAddress(o plan.DeleteAddress) error {
-	l, err := c.linkByName(o.Link)
-	if err == nil {
-		err = c.do(addressRequest(unix.RTM_DELADDR, 0, l.Index, o.Prefix))
-	}
-	if err != nil && !errors.Is(err, errNoSuchLink) && !errors.Is(err, unix.EADDRNOTAVAIL) && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("cannot delete address %s from %q: %w", o.Prefix, o.Link, err)
-	}
-	return nil
-}
-
-func addressRequest(kind, flags, index int, p netip.Prefix) *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(kind, flags)
-	head := nl.NewIfAddrmsg(unix.AF_INET)
-	head.Index = uint32(index)
-	head.Prefixlen = uint8(p.Bits())
-	req.AddData(head)
-	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()))
-	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, p.Addr().AsSlice()))
-	if b, ok := broadcast(p); ok && kind == unix.RTM_NEWADDR {
-		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, b.AsSlice()))
-	}
-	return req
-}
-
-// broadcast is the subnet's last address (RFC 919 7); a /31 (RFC 3021) and a /32 have none.
-func broadcast(p netip.Prefix) (netip.Addr, bool) {
-	if !p.Addr().Is4() || p.Bits() > 30 {
-		return netip.Addr{}, false
-	}
-	a := p.Addr().As4()
-	n := binary.BigEndian.Uint32(a[:]) | (1<<(32-p.Bits()) - 1)
-	binary.BigEndian.PutUint32(a[:], n)
-	return netip.AddrFrom4(a), true
-}
-
-func (c *conn) addRule(r vnet.Rule) error {
-	req, err := ruleRequest(unix.RTM_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, r)
-	if err == nil {
-		err = c.do(req)
-	}
-	if err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("cannot %s: %w", plan.AddRule{Rule: r}, err)
-	}
-	return nil
-}
-
-func (c *conn) deleteRule(r vnet.Rule) error {
-	req, err := ruleRequest(unix.RTM_DELRULE, 0, r)
-	if err == nil {
-		err = c.do(req)
-	}
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("cannot %s: %w", plan.DeleteRule{Rule: r}, err)
-	}
-	return nil
-}
-
-// ruleRequest refuses what the kernel would take for a wildcard when it deletes.
-func ruleRequest(kind, flags int, r vnet.Rule) (*nl.NetlinkRequest, error) {
-	switch {
-	case r.Foreign:
-		return nil, errors.New("it has selectors that we don't know")
-	case r.Protocol == 0 || r.Priority == 0:
-		return nil, errors.New("it has no protocol or no priority, so it isn't ours")
-	}
-	req := nl.NewNetlinkRequest(kind, flags)
-	head := make(rawData, sizeofFibRuleHdr)
-	head[0] = unix.AF_INET
-	head[7] = unix.FR_ACT_TO_TBL
-	req.AddData(head)
-	req.AddData(nl.NewRtAttr(unix.FRA_PRIORITY, nl.Uint32Attr(uint32(r.Priority))))
-	req.AddData(nl.NewRtAttr(unix.FRA_TABLE, nl.Uint32Attr(r.Table)))
-	req.AddData(nl.NewRtAttr(unix.FRA_PROTOCOL, nl.Uint8Attr(r.Protocol)))
-	if r.IIF != "" {
-		req.AddData(nl.NewRtAttr(unix.FRA_IIFNAME, nl.ZeroTerminated(r.IIF)))
-	}
-	if r.SuppressPrefixLength >= 0 {
-		req.AddData(nl.NewRtAttr(unix.FRA_SUPPRESS_PREFIXLEN, nl.Uint32Attr(uint32(r.SuppressPrefixLength))))
-	}
-	return req, nil
-}
+// userMetric is what the kernel makes of an IPv6 route's metric of 0 (IP6_RT_PRIO_USER), and what it
+// calls it from then on.
+const userMetric = 1024
 
 func (c *conn) replaceRoute(o plan.ReplaceRoute) error {
 	r := o.Route
@@ -126,20 +35,71 @@ func (c *conn) replaceRoute(o plan.ReplaceRoute) error {
 
 // deleteRoute deletes that very route: the kernel compares all that is given, the protocol included.
 func (c *conn) deleteRoute(r vnet.Route) error {
-	if r.Type != vnet.RouteUnicast {
+	var err error
+	exact := true
+	switch {
+	case r.Dst.Addr().Is4() && r.Type != vnet.RouteUnicast:
 		r.Link = 0 // nothing that the kernel would compare
+	case r.Dst.Addr().Is6():
+		if r, err = whole(r); err == nil {
+			exact, err = c.isExact(r)
+		}
 	}
-	err := c.do(routeRequest(unix.RTM_DELROUTE, 0, r))
-	if err != nil && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.ENODEV) {
+	if err == nil && exact {
+		err = c.do(routeRequest(unix.RTM_DELROUTE, 0, r))
+	}
+	if err != nil && !errors.Is(err, unix.ESRCH) && !isAbsent(err) && !isUnsupported(err) {
 		return fmt.Errorf("cannot %s: %w", plan.DeleteRoute{Route: r}, err)
 	}
 	return nil
+}
+
+// whole says the metric and the link, both of which would be wildcards to the kernel when it deletes an
+// IPv6 route and isn't told. Its reject routes have a link, too, the loopback interface, which no route
+// of ours has otherwise.
+func whole(r vnet.Route) (vnet.Route, error) {
+	if r.Metric == 0 {
+		r.Metric = userMetric
+	}
+	if r.Type != vnet.RouteUnicast {
+		r.Link = loopbackIndex
+	}
+	if r.Protocol == 0 || r.Link == 0 {
+		return r, errors.New("it has no protocol or no link, so it isn't ours")
+	}
+	return r, nil
+}
+
+// loopbackIndex is lo's in every network namespace (LOOPBACK_IFINDEX in net/flow.h).
+const loopbackIndex = 1
+
+// isExact tells whether there is an IPv6 route to delete with the same next hop: a route without a
+// gateway would be a wildcard for those with one. No host's has one, and they are many.
+func (c *conn) isExact(r vnet.Route) (bool, error) {
+	if r.Gateway.IsValid() || r.Dst.IsSingleIP() || r.Type != vnet.RouteUnicast {
+		return true, nil
+	}
+	var have []vnet.Route
+	req := routes6Request(r.Protocol, r.Table)
+	err := c.dump(req, func() { have = have[:0] }, func(_ uint16, b []byte) error {
+		have = parseRoute(b, unix.AF_INET6, have)
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) { // nor such a table
+		return false, nil
+	}
+	return slices.ContainsFunc(have, func(h vnet.Route) bool {
+		return h.Dst == r.Dst && h.Metric == r.Metric && h.Link == r.Link && !h.Gateway.IsValid()
+	}), err
 }
 
 func routeRequest(kind, flags int, r vnet.Route) *nl.NetlinkRequest {
 	req := nl.NewNetlinkRequest(kind, flags)
 	head := nl.NewRtMsg()
 	head.Family = unix.AF_INET
+	if r.Dst.Addr().Is6() {
+		head.Family = unix.AF_INET6
+	}
 	head.Dst_len = uint8(r.Dst.Bits())
 	head.Table = unix.RT_TABLE_UNSPEC // RTA_TABLE has it
 	head.Protocol = r.Protocol
@@ -154,9 +114,10 @@ func routeRequest(kind, flags int, r vnet.Route) *nl.NetlinkRequest {
 		req.AddData(nl.NewRtAttr(unix.RTA_DST, r.Dst.Addr().AsSlice()))
 	}
 	switch {
-	case r.Gateway.Is4():
+	case !r.Gateway.IsValid():
+	case r.Gateway.Is4() == r.Dst.Addr().Is4():
 		req.AddData(nl.NewRtAttr(unix.RTA_GATEWAY, r.Gateway.AsSlice()))
-	case r.Gateway.Is6():
+	default: // RFC 8950; the other way round, the kernel refuses it
 		via := make([]byte, 2, 18)
 		native.PutUint16(via, unix.AF_INET6)
 		req.AddData(nl.NewRtAttr(unix.RTA_VIA, append(via, r.Gateway.AsSlice()...)))

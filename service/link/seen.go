@@ -8,13 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seen remembers what was last announced of each link, address and setting, to tell a
-// change from a repetition: the kernel announces links for many reasons that Observe doesn't
-// show, and an IPv6 address each time that a router renews its lifetime.
+// seen remembers what was last announced of each link, address, setting and IPv6 default route, to
+// tell a change from a repetition: the kernel announces links for many reasons that Observe doesn't
+// show, and an IPv6 address each time that a router renews its lifetime; so do others who set the
+// default routes.
 type seen struct {
 	links     map[linkKey]vnet.Link
 	addresses map[addressKey]vnet.Address
-	settings  map[int]netconf
+	settings  map[netconfKey]netconf
+	routes6   map[vnet.Route]bool
 }
 
 // linkKey: a bridge announces its ports by messages of its own, with less in them.
@@ -29,17 +31,22 @@ type addressKey struct {
 }
 
 func newSeen() *seen {
-	return &seen{links: map[linkKey]vnet.Link{}, addresses: map[addressKey]vnet.Address{}, settings: map[int]netconf{}}
+	return &seen{links: map[linkKey]vnet.Link{}, addresses: map[addressKey]vnet.Address{},
+		settings: map[netconfKey]netconf{}, routes6: map[vnet.Route]bool{}}
 }
 
 // relevant returns what kind of thing changed, "" if nothing did.
-func (s *seen) relevant(kind uint16, body []byte) string {
+func (s *seen) relevant(m message) string {
+	kind, body := m.kind, m.body
 	switch kind {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		return s.link(kind, body)
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		return s.address(kind, body)
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		if len(body) > 0 && body[0] == unix.AF_INET6 {
+			return s.route6(m)
+		}
 		return route(body)
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
 		return "rule"
@@ -47,7 +54,7 @@ func (s *seen) relevant(kind uint16, body []byte) string {
 		return s.setting(body)
 	case unix.RTM_DELNETCONF: // the link goes, which is announced itself
 		if c, ok := parseNetconf(body); ok {
-			delete(s.settings, c.index)
+			delete(s.settings, c.netconfKey)
 		}
 	}
 	return ""
@@ -69,6 +76,9 @@ func (s *seen) link(kind uint16, body []byte) string {
 			}
 		}
 		return "link"
+	}
+	if !l.Up {
+		s.forgetRoutesBy(l.Index)
 	}
 	l.RxBytes, l.TxBytes = 0, 0
 	if last, known := s.links[key]; known && last == l {
@@ -97,7 +107,7 @@ func (s *seen) address(kind uint16, body []byte) string {
 
 // route leaves out the local table, which only repeats the addresses, and cached routes.
 func route(body []byte) string {
-	for _, r := range parseRoute(body, nil) {
+	for _, r := range parseRoute(body, unix.AF_INET, nil) {
 		if r.Table != unix.RT_TABLE_LOCAL {
 			return "route"
 		}
@@ -111,19 +121,13 @@ func (s *seen) setting(body []byte) string {
 	if !ok {
 		return ""
 	}
-	last, known := s.settings[c.index]
+	last, known := s.settings[c.netconfKey]
 	if !known {
-		last = netconf{index: c.index, forwarding: absent, rpFilter: absent}
+		last = untold(c.netconfKey)
 	}
-	now := last
-	if c.forwarding != absent {
-		now.forwarding = c.forwarding
-	}
-	if c.rpFilter != absent {
-		now.rpFilter = c.rpFilter
-	}
-	s.settings[c.index] = now
-	if now == last {
+	now := last.update(c)
+	s.settings[c.netconfKey] = now
+	if now == last && !c.unnamed {
 		return ""
 	}
 	return "sysctl"

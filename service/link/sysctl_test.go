@@ -92,6 +92,30 @@ func TestReturnLeavesOthersValues(t *testing.T) {
 	refused(t, k, plan.SetSysctl{Key: "net/../kernel/hostname", Value: "x"}, "not a path below net/")
 }
 
+// What IPv6 routing by an interface needs is borrowed as any other sysctl, whatever its directory is.
+func TestBorrowForIPv6(t *testing.T) {
+	if !isolated(t) {
+		return
+	}
+	veth(t, "gwt.5", "gwtb")
+	for key, value := range map[string]string{
+		"net/ipv6/neigh/gwt.5/proxy_delay": "0", "net/ipv6/conf/gwt.5/proxy_ndp": "1", "net/ipv6/conf/all/proxy_ndp": "1",
+		"net/ipv6/conf/gwt.5/forwarding": "1", "net/ipv6/conf/gwt.5/force_forwarding": "1", "net/ipv6/conf/gwt.5/accept_ra": "2",
+	} {
+		dir, before := t.TempDir(), sysctl(t, key)
+		apply(t, kernelIn(t, dir), plan.BorrowSysctl{Key: key, Value: value})
+		k := kernelIn(t, dir)
+		have := observe(t, k, key)
+		if have.Sysctls[key] != value || have.SavedSysctls[key] != before || before == value {
+			t.Errorf("%s: observed %q, saved %q, was %q", key, have.Sysctls[key], have.SavedSysctls[key], before)
+		}
+		apply(t, k, plan.ReturnSysctl{Key: key, Value: value})
+		if sysctl(t, key) != before || len(onDisk(t, dir)) != 0 {
+			t.Errorf("%s: returned: %s, saved %v", key, sysctl(t, key), onDisk(t, dir))
+		}
+	}
+}
+
 // Killed after the memory was written and before the change; and after the value was
 // given back and before it was forgotten.
 func TestKilledBetween(t *testing.T) {

@@ -11,9 +11,10 @@ import (
 )
 
 // watchGroups are the multicast groups of what Observe shows. Neighbours and what bridges
-// learn are not among them.
+// learn are not among them; proxied neighbours have none.
 var watchGroups = []int{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-	unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV4_NETCONF}
+	unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE, unix.RTNLGRP_IPV4_NETCONF,
+	unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_RULE, unix.RTNLGRP_IPV6_NETCONF}
 
 const (
 	// watchBuffer absorbs bursts: a VPN client that installs thousands of routes.
@@ -23,7 +24,8 @@ const (
 )
 
 // Watch pokes whenever something changes that Observe shows, but not for statistics, caches,
-// repetitions and what bridges learn. It pokes once when it has subscribed ("watching"),
+// repetitions and what bridges learn, nor for proxied neighbours and those IPv6 routes that are
+// neither default routes nor ours. It pokes once when it has subscribed ("watching"),
 // and again ("resubscribed") whenever it had to do so anew, since changes may have been missed.
 //
 // It returns nil when ctx is done, and an error only if it can't subscribe in the first place.
@@ -135,7 +137,7 @@ func listen(ctx context.Context, socket *os.File, poke func(reason string)) erro
 			if m, rest, ok = nextMessage(rest); !ok {
 				return errTruncated
 			}
-			if r := seen.relevant(m.kind, m.body); r != "" {
+			if r := seen.relevant(m); r != "" {
 				reason = r
 			}
 		}

@@ -68,7 +68,9 @@ func (b *builder) planProxies() {
 	}
 	have := map[vnet.Proxy]bool{}
 	for _, p := range b.have.Kernel.Proxies {
-		if p.Protocol != Protocol {
+		if p.Protocol != Protocol { // somebody else's serves as well
+			p.Protocol = Protocol
+			have[p] = true
 			continue
 		}
 		have[p] = true

@@ -20,14 +20,14 @@ func ipv6Off(d *Decision) string {
 	return "0"
 }
 
-// SysctlKeys lists the sysctls, beside forwarding and rp_filter of every link, and forwarding, proxy_ndp and
-// force_forwarding of IPv6, that Plan wants to see, as far as what was seen tells.
+// SysctlKeys lists the sysctls, beside forwarding and rp_filter of every link, and forwarding and proxy_ndp of
+// IPv6, that Plan wants to see, as far as what was seen tells.
 func SysctlKeys(want Want, seen *vnet.Observed) []string {
 	// Whether the kernel has IPv6, and forwards by interface.
 	keys := []string{disableIPv6("all"), forceForwarding("all")}
 	for _, w := range want.Networks {
 		if w.Active {
-			keys = append(keys, disableIPv6(w.Settings.Bridge), acceptRA(w.Settings.Bridge))
+			keys = append(keys, disableIPv6(w.Settings.Bridge), acceptRA(w.Settings.Bridge), forceForwarding(w.Settings.Bridge))
 		}
 	}
 	return append(keys, uplinkKeys(seen)...)

@@ -20,7 +20,7 @@ const protocolRA = 9 // RTPROT_RA
 func uplinkKeys(seen *vnet.Observed) []string {
 	var keys []string
 	for _, u := range seen.Uplinks.List {
-		keys = append(keys, disableIPv6(u.Interface), acceptRA(u.Interface), proxyDelay(u.Interface))
+		keys = append(keys, disableIPv6(u.Interface), acceptRA(u.Interface), proxyDelay(u.Interface), forceForwarding(u.Interface))
 	}
 	for _, l := range advertisedTo(&seen.Kernel) {
 		if key := acceptRA(l.Name); !slices.Contains(keys, key) {
@@ -83,7 +83,9 @@ func (b *builder) borrowForwarding6(borrow func(key, value string)) {
 		if d.router.proxy {
 			lend(forwarding6(up), "1") // the kernel answers for nobody on an interface that doesn't
 			lend(proxyDelay(up), "0")
-			lend(proxyNDP(up), "1")
+			// With the interface's own alone, neighbours that ask again whether a guest is still there, by unicast,
+			// get no answer: that is routed. Either concerns those addresses alone that are proxied.
+			lend(proxyNDP("all"), "1")
 		}
 	}
 }
@@ -110,7 +112,7 @@ func (b *builder) hostRoutes6() bool {
 
 // returnable6 is returnable for IPv6.
 func (b *builder) returnable6(key string) (value string, ok bool) {
-	if key == forwarding6("all") {
+	if key == forwarding6("all") || key == proxyNDP("all") {
 		return "1", true
 	}
 	for _, l := range b.have.Kernel.Links {
@@ -119,7 +121,7 @@ func (b *builder) returnable6(key string) (value string, ok bool) {
 			return "2", true
 		case proxyDelay(l.Name):
 			return "0", true
-		case proxyNDP(l.Name), forceForwarding(l.Name):
+		case forceForwarding(l.Name):
 			return "1", true
 		case forwarding6(l.Name):
 			if b.hostRoutes6() { // switched on since

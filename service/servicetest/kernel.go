@@ -55,7 +55,7 @@ func (m *Machine) kernel(keys []string) vnet.Kernel {
 	}
 	for _, name := range names {
 		keys = append(keys[:len(keys):len(keys)], "net/ipv4/conf/"+name+"/forwarding", "net/ipv4/conf/"+name+"/rp_filter",
-			"net/ipv6/conf/"+name+"/forwarding", "net/ipv6/conf/"+name+"/force_forwarding", "net/ipv6/conf/"+name+"/proxy_ndp")
+			"net/ipv6/conf/"+name+"/forwarding", "net/ipv6/conf/"+name+"/proxy_ndp")
 	}
 	for _, key := range keys {
 		if v, ok := m.sysctls[key]; ok {
