@@ -50,8 +50,9 @@ func comparePrefixes(a, b netip.Prefix) int {
 // bind6 chooses the uplink for a network's IPv6: the same as for IPv4, for two families that go by two
 // uplinks are two networks to a guest. A VPN that carries the host's default route of either family
 // carries both or none: what goes past it in the other one is a leak. Only where there is no IPv4 at all, it is the
-// uplink that the host's own IPv6 goes by; and one that lost its carrier a moment ago, with no other to go to, is
-// kept, since what a guest is told can't be taken back for nothing.
+// uplink that the host's own IPv6 goes by. And since what a guest is told can't be taken back for nothing, an uplink
+// is kept that works while the routers of the next are still listened for, and one that lost its carrier a moment ago,
+// with no other to go to.
 func (b *builder) bind6(d *Decision) (up *vnet.Uplink, why string) {
 	ups := &b.have.Uplinks
 	if tunnel, ok := tunnel(ups); ok && d.settings.Uplink == "auto" && d.settings.VPN != "bypass" {
@@ -64,6 +65,14 @@ func (b *builder) bind6(d *Decision) (up *vnet.Uplink, why string) {
 		return &tunnel, "the VPN on " + tunnel.Interface + " carries the default route"
 	}
 	up, why = bind(d.settings, ups)
+	if up != nil && d.settings.Uplink == "auto" && !b.settled(up) && len(b.have.NDP.Advertised[up.Interface].Routers) == 0 {
+		for i := range ups.List {
+			u := &ups.List[i]
+			if u.Usable && u.Index != up.Index && b.allowed(d, u) && len(b.have.NDP.Advertised[u.Interface].Routers) > 0 && b.wasOn(d, u) {
+				return u, "until the routers of " + up.Interface + " were listened for"
+			}
+		}
+	}
 	if up != nil || d.settings.Uplink == "none" {
 		return up, why
 	}

@@ -63,7 +63,8 @@ func init() {
 		},
 		"ipv6-proxy-moves": {
 			{name: "on Wi-Fi", do: onWiFi, first: true},
-			{name: "docked in, with router B", do: both(hear("eth0", routerB), plug(eth6))},
+			{name: "docked in, and nobody spoke there yet", do: both(deaf("eth0"), plug(eth6))},
+			{name: "there is router B", do: both(hear("eth0", routerB), plug(eth6))},
 			{name: "guests have made themselves addresses", do: guests("default", "2001:db8:b::101", "2001:db8:a::101")},
 			{name: "the cable was lost a moment ago, and there is the Wi-Fi", do: func(w *world) { w.m.LoseCarrier("eth0", true) }},
 			{name: "the Wi-Fi is lost a moment ago, too", do: func(w *world) { w.m.LoseCarrier("wlan0", true) }},
