@@ -67,10 +67,13 @@ func usable(s lab.IPv6State) []netip.Addr {
 	return list
 }
 
-var places = map[string]string{"a": "Wi-Fi", "b": "the dock's", "c": "the other desk's"}
+var places = map[string]string{"a": "Wi-Fi's", "b": "the dock's", "c": "the other desk's"}
 
-// whose names the site whose router has the link-local address.
+// whose names the site whose router has the link-local address, or the laptop.
 func (w *world) whose(router netip.Addr) string {
+	if addresses, err := w.lab.Laptop.Addresses(w.bridge); err == nil && slices.ContainsFunc(addresses, func(p netip.Prefix) bool { return p.Addr() == router }) {
+		return "the laptop"
+	}
 	for _, s := range w.lab.Sites {
 		addresses, err := s.Router.Addresses(s.IPv6Router().Interface)
 		if err == nil && slices.ContainsFunc(addresses, func(p netip.Prefix) bool { return p.Addr() == router }) {
@@ -80,19 +83,39 @@ func (w *world) whose(router netip.Addr) string {
 	return "nobody's"
 }
 
-// showIPv6 prints what each guest has of IPv6 at the end of a scene.
-func (w *world) showIPv6() error {
+// showIPv6 prints what each guest has of IPv6 at the end of a scene, and why.
+func (w *world) showIPv6(s scene, list []*watched) error {
 	w.out.text("")
 	for _, g := range w.guests {
-		s, err := g.IPv6()
+		state, err := g.IPv6()
 		if err != nil {
 			return err
 		}
 		text := "no default router: programs use IPv4 at once"
-		if list := usable(s); len(list) > 0 && len(s.Routers()) > 0 {
-			text = fmt.Sprintf("%s, router %s (%s)", list[0], s.Routers()[0].Via, w.whose(s.Routers()[0].Via))
+		if list := usable(state); len(list) > 0 && len(state.Routers()) > 0 {
+			text = fmt.Sprintf("%s, router %s (%s)", list[0], state.Routers()[0].Via, w.whose(state.Routers()[0].Via))
 		}
 		w.out.text(dim(w.out, fmt.Sprintf("   %-8s IPv6  %s", name(g), text)))
 	}
+	reason, err := w.bus.Object(busName, w.network).GetProperty(busName + ".Network.IPv6Reason")
+	if err != nil {
+		return err
+	}
+	w.out.text(dim(w.out, fmt.Sprintf("   %-8s IPv6  %v", "why", reason.Value())))
+	for _, p := range list {
+		if seen, ok := lastSeen(p.result); p.ipv6 && s.ipv6 && ok {
+			w.out.text(dim(w.out, fmt.Sprintf("   %-8s IPv6  sees %s as %s", "internet", p.who, seen)))
+		}
+	}
 	return nil
+}
+
+// lastSeen is the address by which the server knew the last who reached it.
+func lastSeen(r lab.Result) (netip.Addr, bool) {
+	for _, s := range slices.Backward(r.Samples) {
+		if s.Seen.IsValid() {
+			return s.Seen.Addr(), true
+		}
+	}
+	return netip.Addr{}, false
 }

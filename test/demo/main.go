@@ -46,13 +46,13 @@ func run(ctx context.Context, daemon, data string) (err error) {
 	started := time.Now()
 	out.title("Gangway: guests that stay moored while the laptop moves")
 	out.text("A laptop of network namespaces, with a real NetworkManager, D-Bus, polkit and dnsmasq,",
-		"lies between three access networks: eth0 (the dock), eth1 (another desk's cable) and wlan0",
-		"(Wi-Fi). Two guests hang on Gangway's default network. Nothing of this machine's own",
-		"network is touched.", "")
+		"lies between four access networks: eth0 (the dock), eth1 (another desk's cable), wlan0 (Wi-Fi,",
+		"whose access point refuses what isn't from the laptop's own MAC) and wwan0 (a modem). Two",
+		"guests hang on Gangway's default network. Nothing of this machine's own network is touched.", "")
 
 	w := &world{out: out}
 	step := func(what string, do func() error) error { return out.step(what, do) }
-	if err := step("raising the laptop, three sites and the internet", func() (err error) {
+	if err := step("raising the laptop, four sites and the internet", func() (err error) {
 		policies, err := filepath.Abs(data)
 		if err != nil {
 			return err
@@ -94,13 +94,15 @@ func (w *world) explain(err error) error {
 	return err
 }
 
-// sites are the dock, another desk and Wi-Fi, each with a router of its own.
+// sites are the dock, another desk and Wi-Fi, each with a router of its own, and a mobile carrier.
 func sites() []lab.SiteOptions {
 	list := append(lab.DefaultSites(), lab.SiteOptions{Name: "c", Uplink: "eth1", Metric: 200,
 		IPv4: netip.MustParsePrefix("172.20.0.0/24"), IPv6: netip.MustParsePrefix("2001:db8:c::/64")})
 	for i := range list {
 		ra := lab.DefaultRA(list[i].IPv6)
 		list[i].RA = &ra
+		list[i].WiFi = list[i].Uplink == "wlan0"
 	}
-	return list
+	return append(list, lab.SiteOptions{Name: "w", Uplink: "wwan0", Metric: 700, WWAN: true,
+		IPv4: netip.MustParsePrefix("100.64.7.0/30"), IPv6: netip.MustParsePrefix("2001:db8:d::/64")})
 }

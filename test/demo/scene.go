@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sort"
@@ -11,44 +12,6 @@ import (
 
 	"gangway/test/lab"
 )
-
-// scene is something that happens to the laptop.
-type scene struct {
-	name, story string
-	// act makes it happen; it returns when the deed is done, not its consequences.
-	act func(ctx context.Context, w *world) error
-	// expect is the uplink to which guests and host come at last, "" for nowhere.
-	expect string
-	// ipv6 tells whether guests have IPv6 there.
-	ipv6 bool
-}
-
-var scenes = []scene{
-	{"Share", "Both cables are shared: NetworkManager makes bridges of them. Guests get IPv6 from the dock's own router.",
-		func(ctx context.Context, w *world) error {
-			for _, uplink := range []godbus.ObjectPath{"eth0", "eth1"} {
-				if err := w.bus.Object(busName, root+"/uplink/"+uplink).CallWithContext(ctx, busName+".Uplink.SetSharing", 0, "bridge").Err; err != nil {
-					return err
-				}
-			}
-			return nil
-		}, "gwb-eth0", true},
-	{"Another desk", "The dock's cable is pulled, the other desk's is there. NetworkManager waits 6 s; guests don't, and change routers.",
-		func(_ context.Context, w *world) error { return w.lab.Site("b").Unplug() }, "gwb-eth1", true},
-	{"Unplug", "That cable is pulled, too: Wi-Fi can't be bridged. IPv6 is withdrawn, so that nobody waits for it.",
-		func(_ context.Context, w *world) error { return w.lab.Site("c").Unplug() }, "wlan0", false},
-	{"Dock in", "Back at the dock; both are up, the dock is preferred. Running flows move without a gap.",
-		func(_ context.Context, w *world) error { return w.lab.Site("b").Plug() }, "gwb-eth0", true},
-	{"Roam", "The dock's connection goes down and only Wi-Fi remains, as between two access points.",
-		func(ctx context.Context, w *world) error {
-			_, err := w.lab.NM.Cli(ctx, "device", "disconnect", "eth0", "gwb-eth0")
-			return err
-		}, "wlan0", false},
-	{"Offline", "Wi-Fi is gone, too: names of guests still resolve, everything else fails at once.",
-		func(_ context.Context, w *world) error { return w.lab.Site("a").Unplug() }, "", false},
-	{"Back again", "Wi-Fi returns.",
-		func(_ context.Context, w *world) error { return w.lab.Site("a").Plug() }, "wlan0", false},
-}
 
 // watched is one thing that is measured all the time.
 type watched struct {
@@ -62,6 +25,11 @@ type watched struct {
 func (w *world) play(ctx context.Context, s scene) error {
 	w.out.heading(s.name)
 	w.out.text("   " + s.story)
+	if s.prepare != nil {
+		if err := s.prepare(ctx, w); err != nil {
+			return err
+		}
+	}
 	// The kernel announces changes of carrier at most once a second: what came before this
 	// scene shall not delay it.
 	if err := pause(ctx, 1200*time.Millisecond); err != nil {
@@ -82,7 +50,7 @@ func (w *world) play(ctx context.Context, s scene) error {
 	if err := s.act(ctx, w); err != nil {
 		return err
 	}
-	events := []line{{0, "◆ " + strings.ToLower(s.name[:1]) + s.name[1:]}}
+	events := []line{{0, "◆ " + s.name}}
 	settled, err := w.settle(ctx, s, list, begun)
 	if err != nil {
 		return err
@@ -98,7 +66,22 @@ func (w *world) play(ctx context.Context, s scene) error {
 	events = append(events, w.routersOver(begun)...)
 	w.print(events)
 	w.table(list, begun, s)
-	return w.showIPv6()
+	if err := w.showIPv6(s, list); err != nil {
+		return err
+	}
+	if s.verdict != nil {
+		verdicts, err := s.verdict(ctx, w)
+		if err != nil {
+			return err
+		}
+		for _, v := range verdicts {
+			w.out.text("   " + v.String(w.out))
+		}
+	}
+	if s.after != nil {
+		return s.after(ctx, w)
+	}
+	return nil
 }
 
 func (w *world) probes(ctx context.Context) ([]*watched, error) {
@@ -148,10 +131,12 @@ func (w *world) settle(ctx context.Context, s scene, list []*watched, begun time
 		}
 		return got, pause(ctx, time.Second)
 	}
-	if err := w.lab.NM.WaitPrimary(ctx, s.expect); err != nil {
+	if err := w.lab.NM.WaitPrimary(ctx, cmp.Or(s.primary, s.expect)); err != nil {
 		return got, err
 	}
-	got.hostPrimary = time.Since(begun)
+	if s.primary == "" {
+		got.hostPrimary = time.Since(begun)
+	}
 	if err := w.waitProperty(ctx, w.network, "Network", "Uplink", func(v any) bool {
 		p, _ := v.(godbus.ObjectPath)
 		return strings.HasSuffix(string(p), "/"+strings.ReplaceAll(s.expect, "-", "_2d"))

@@ -26,6 +26,8 @@ type world struct {
 	guests  []*lab.Guest
 	watches []*lab.Watch // of the guests' IPv6
 	gateway netip.Addr
+	bridge  string
+	vpn     *vpn
 	signals chan *godbus.Signal
 }
 
@@ -54,6 +56,16 @@ func (w *world) start(ctx context.Context) (err error) {
 		if err := w.out.step("guest "+name+": attached over D-Bus, address by DHCP", func() error { return w.addGuest(ctx, name) }); err != nil {
 			return err
 		}
+	}
+	if err := w.out.step("guests have IPv6 addresses of their own at the dock", func() error {
+		for _, watch := range w.watches {
+			if _, _, err := watch.WaitAddress(ctx, w.lab.Site("b").Options.IPv6); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		return err
 	}
 	return w.show(ctx)
 }
@@ -95,6 +107,9 @@ func (w *world) show(ctx context.Context) error {
 		v, err := get(w.network, p.iface, p.name)
 		if err != nil {
 			return err
+		}
+		if p.name == "Bridge" {
+			w.bridge, _ = v.(string)
 		}
 		w.out.text(fmt.Sprintf("      %-12s %v", p.name, v))
 	}

@@ -13,8 +13,6 @@ import (
 type Spoofed struct {
 	IPv4, IPv6 uint64
 	Sources    map[netip.Addr]uint64 // at most 1024
-	// Stations counts frames that Options.StationFilter dropped, by source MAC unseen.
-	Stations uint64
 }
 
 // filter sets up a router's ingress filter. Link-local and unspecified sources are legitimate on a LAN, and so is whatever prefix
@@ -42,19 +40,6 @@ func (s *Site) filter(ctx context.Context, r *Host) error {
 	}
 }
 `, lanName, v4, v6)
-	for _, c := range s.Cables {
-		if !s.Options.StationFilter || r != s.Router {
-			break
-		}
-		rules += fmt.Sprintf(`table bridge stations {
-	counter foreign { }
-	chain ingress {
-		type filter hook prerouting priority -300;
-		iifname %q ether saddr != %s counter name foreign drop
-	}
-}
-`, c.Port, c.MAC)
-	}
 	if _, err := r.RunInput(ctx, rules, "nft", "-f", "-"); err != nil {
 		return fmt.Errorf("cannot set up ingress filter of site %q: %w", s.Name, err)
 	}
@@ -99,8 +84,6 @@ func parseSpoofed(ruleset string) (Spoofed, error) {
 			sp.IPv4 = item.Counter.Packets
 		case "spoofed6":
 			sp.IPv6 = item.Counter.Packets
-		case "foreign":
-			sp.Stations = item.Counter.Packets
 		}
 		if !strings.HasPrefix(item.Set.Name, "sources") {
 			continue

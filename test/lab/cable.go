@@ -8,7 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Cable is a line between the laptop and a site's switch.
+// Cable is a line between the laptop and a site's switch, or, at a WWAN, its router.
 type Cable struct {
 	Options UplinkOptions
 	Site    *Site
@@ -16,6 +16,8 @@ type Cable struct {
 	MAC net.HardwareAddr
 	// Port is the switch's end, on Site.Router.
 	Port string
+
+	line *tunnel // of a WWAN
 }
 
 func newCables(s *Site) (cables []*Cable) {
@@ -42,10 +44,20 @@ func (l *Lab) Cable(uplink string) *Cable {
 }
 
 // Unplug cuts the cable at the switch: the laptop's interface loses carrier.
-func (c *Cable) Unplug() error { return c.Site.Router.editLink(c.Port, c.Site.Router.nl.LinkSetDown) }
+func (c *Cable) Unplug() error {
+	if c.line != nil {
+		return c.line.setCarrier(false)
+	}
+	return c.Site.Router.editLink(c.Port, c.Site.Router.nl.LinkSetDown)
+}
 
 // Plug connects the cable again.
-func (c *Cable) Plug() error { return c.Site.Router.setUp(c.Port) }
+func (c *Cable) Plug() error {
+	if c.line != nil {
+		return c.line.setCarrier(true)
+	}
+	return c.Site.Router.setUp(c.Port)
+}
 
 // Capture records what passes the cable, at the switch's end: what the laptop sent is incoming.
 func (c *Cable) Capture(ctx context.Context) (*Capture, error) {

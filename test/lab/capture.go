@@ -32,7 +32,8 @@ type Capture struct {
 }
 
 // Capture starts recording what an interface sends and receives, at most 131072 frames. When it returns,
-// recording has begun. It ends with ctx, or Close.
+// recording has begun. It ends with ctx, or Close. Packets of an interface without a link layer, as a tunnel, get an Ethernet header whose
+// addresses are zero.
 func (h *Host) Capture(ctx context.Context, ifname string) (*Capture, error) {
 	link, err := h.nl.LinkByName(ifname)
 	if err != nil {
@@ -95,13 +96,13 @@ func (c *Capture) receive() {
 			continue
 		case rerr != nil:
 			return
-		case n < 14:
+		}
+		ll, ok := from.(*unix.SockaddrLinklayer)
+		if !ok || n < etherSize && ll.Hatype != unix.ARPHRD_NONE {
 			continue
 		}
-		f := newFrame(buf[:n], oob[:oobn])
-		if ll, ok := from.(*unix.SockaddrLinklayer); ok {
-			f.Outgoing = ll.Pkttype == unix.PACKET_OUTGOING
-		}
+		f := newFrame(onEthernet(buf[:n], ll), oob[:oobn])
+		f.Outgoing = ll.Pkttype == unix.PACKET_OUTGOING
 		c.mu.Lock()
 		if len(c.frames) < captureFrames {
 			c.frames = append(c.frames, f)
@@ -112,6 +113,16 @@ func (c *Capture) receive() {
 		c.changed = make(chan struct{})
 		c.mu.Unlock()
 	}
+}
+
+// onEthernet gives a packet of an interface without a link layer an Ethernet header, of addresses that are zero.
+func onEthernet(b []byte, from *unix.SockaddrLinklayer) []byte {
+	if from.Hatype != unix.ARPHRD_NONE {
+		return b
+	}
+	header := make([]byte, etherSize, etherSize+len(b))
+	binary.NativeEndian.PutUint16(header[12:], from.Protocol) // in network byte order already
+	return append(header, b...)
 }
 
 // newFrame keeps what is to be kept of a frame, with the VLAN tag that the kernel took out of it.

@@ -25,6 +25,13 @@ func FromMAC(macs ...net.HardwareAddr) func(Frame) bool {
 	}
 }
 
+// ToMAC is FromMAC for the destination.
+func ToMAC(macs ...net.HardwareAddr) func(Frame) bool {
+	return func(f Frame) bool {
+		return slices.ContainsFunc(macs, func(m net.HardwareAddr) bool { return bytes.Equal(m, f.Dst()) })
+	}
+}
+
 // HasType holds for frames of that EtherType.
 func HasType(etherType uint16) func(Frame) bool {
 	return func(f Frame) bool { return f.EtherType() == etherType }
@@ -43,6 +50,12 @@ func IsDHCPv6Server(f Frame) bool {
 	src, dst := f.UDPPorts()
 	return f.EtherType() == EtherIPv6 && (src == 547 || dst == 546)
 }
+
+// IsNS and IsNA hold for neighbour solicitations and advertisements; IsDAD for a solicitation that asks, from no address, whether its target is free
+// (RFC 4862 5.4.2).
+func IsNS(f Frame) bool  { return f.ICMPv6Type() == NeighborSolicitation }
+func IsNA(f Frame) bool  { return f.ICMPv6Type() == NeighborAdvert }
+func IsDAD(f Frame) bool { return IsNS(f) && f.SrcIP().IsUnspecified() }
 
 // RAWith holds for router advertisements that have a prefix information option of exactly this prefix, whatever its lifetimes.
 func RAWith(p netip.Prefix) func(Frame) bool {

@@ -14,6 +14,9 @@
 //	+----|-----|-------------+
 //	   eth0  eth0                   guests: their kernel's own IPv6, real dhcpcd
 //
+// A site may be an access point's (SiteOptions.WiFi), which counts the frames that no station may send, or a mobile carrier's (.WWAN), a line
+// without a link layer; Lab.StartVPN lays a tunnel over everything. To NetworkManager the one is Ethernet, the other a TUN device.
+//
 // What happens to a guest's IPv6 is timed by Machine.WatchIPv6; what passes a link is told apart by
 // Cable.Capture or Host.Capture and the predicates in class.go; Machine.Send puts there what no kernel would.
 //

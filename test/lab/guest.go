@@ -88,13 +88,5 @@ func (g *Guest) Remove(ctx context.Context) error {
 	if err := g.lab.Laptop.editLink(g.Port, g.lab.Laptop.nl.LinkDel); err != nil && !errors.As(err, new(netlink.LinkNotFoundError)) {
 		return err
 	}
-	l := g.lab
-	l.mu.Lock()
-	for i, h := range l.hosts {
-		if h == g.Host {
-			l.hosts = append(l.hosts[:i:i], l.hosts[i+1:]...)
-		}
-	}
-	l.mu.Unlock() // the name stays taken, so that no two guests share a MAC
-	return g.Host.close()
+	return g.lab.dropHost(g.Host) // the name stays taken, so that no two guests share a MAC
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -77,6 +78,14 @@ func (h *Host) close() error {
 		}
 	}
 	return deleteNetNS(h.Namespace)
+}
+
+// dropHost deletes a host on which nothing runs any more.
+func (l *Lab) dropHost(h *Host) error {
+	l.mu.Lock()
+	l.hosts = slices.DeleteFunc(slices.Clone(l.hosts), func(other *Host) bool { return other == h })
+	l.mu.Unlock()
+	return h.close()
 }
 
 // Netlink returns a handle whose sockets live in the host's namespace; the lab closes it.

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -81,6 +82,18 @@ func (n *Internet) connect(r *Host, name string, index int, ipv4, ipv6 bool) err
 		}
 	}
 	return nil
+}
+
+// newLine is the number of a line to the internet that is none of a site's own router.
+func (l *Lab) newLine() (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	line := 32 + l.lines
+	if line > 63 {
+		return 0, errors.New("there are 32 further lines to the internet already")
+	}
+	l.lines++
+	return line, nil
 }
 
 // lineEnds are the addresses of a router's line to the internet: the internet's and the router's.

@@ -34,7 +34,7 @@ type Lab struct {
 	mu     sync.Mutex
 	hosts  []*Host
 	guests map[string]*Guest
-	lines  int // to the internet, from 32 on: routers that were added to sites
+	lines  int // to the internet, from 32 on: of routers that were added to sites, and of VPNs
 	closed bool
 }
 

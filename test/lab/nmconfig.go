@@ -14,7 +14,7 @@ func (l *Lab) writeNetworkManager() error {
 	for i := range o.Sites {
 		for _, u := range o.Sites[i].uplinks() {
 			uplinks += 2 // a profile each for interface and bridge
-			if err := l.writeProfiles(u, uplinks-1); err != nil {
+			if err := l.writeProfiles(&o.Sites[i], u, uplinks-1); err != nil {
 				return err
 			}
 			managed = append(managed, u.Name)
@@ -70,7 +70,7 @@ ignore-carrier=no
 `
 
 // writeProfiles writes the profile of an uplink, and that of its bridge; number makes their UUIDs.
-func (l *Lab) writeProfiles(u UplinkOptions, number int) error {
+func (l *Lab) writeProfiles(s *SiteOptions, u UplinkOptions, number int) error {
 	profiles := map[string]string{}
 	kind, more := "ethernet", u.Profile
 	if u.Bridge != "" {
@@ -78,6 +78,9 @@ func (l *Lab) writeProfiles(u UplinkOptions, number int) error {
 		profiles[u.Name] = fmt.Sprintf(nmPort, u.Name, number+1, u.Bridge)
 	}
 	profiles[u.Interface()] = fmt.Sprintf(nmProfile, u.Interface(), number, u.Metric, kind, more)
+	if s.WWAN {
+		profiles[u.Name] = s.wwanProfile(number)
+	}
 	for name, text := range profiles {
 		path := filepath.Join(l.dir, "etc/NetworkManager/system-connections", name+".nmconnection")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -62,8 +63,14 @@ type SiteOptions struct {
 	// RouterIPv4 is the router's address, by default the first of the LAN. The pool is the
 	// upper half of the LAN, without the router's address.
 	RouterIPv4 netip.Addr
-	// StationFilter drops, as an access point does, frames whose source is not the laptop's own MAC.
-	StationFilter bool
+	// WiFi makes the site an access point's, which drops frames whose source is not the laptop's own MAC (Site.Violations), and sends the
+	// laptop none that are for another MAC. NetworkManager goes on seeing Ethernet.
+	WiFi bool
+	// ReflectMulticast, with WiFi, sends the laptop's own frames for many back to it, as access points do.
+	ReflectMulticast bool
+	// WWAN makes the site a mobile carrier's: the laptop's interface, whose name ought to begin with "ww" as those of modems do, has no
+	// link layer, and NetworkManager's profile has static addresses. IPv4 may be as small as a /30 there.
+	WWAN bool
 	// Unplugged sites have no carrier until Site.Plug.
 	Unplugged bool
 
@@ -132,8 +139,10 @@ func (o *Options) complete() error {
 		switch {
 		case !siteName.MatchString(s.Name) || names[s.Name]:
 			return fmt.Errorf("cannot use site name %q: want 1 to 6 unique letters or digits", s.Name)
-		case s.IPv4.IsValid() && (!s.IPv4.Addr().Is4() || s.IPv4.Bits() < 16 || s.IPv4.Bits() > 29):
+		case s.IPv4.IsValid() && (!s.IPv4.Addr().Is4() || s.IPv4.Bits() < 16 || s.IPv4.Bits() > 29 && !(s.WWAN && s.IPv4.Bits() == 30)):
 			return fmt.Errorf("cannot use IPv4 LAN %q of site %q: want /16 to /29", s.IPv4, s.Name)
+		case s.ReflectMulticast && !s.WiFi:
+			return fmt.Errorf("cannot reflect multicast at site %q: it is no Wi-Fi", s.Name)
 		case s.IPv6.IsValid() && (!s.IPv6.Addr().Is6() || s.IPv6.Bits() != 64):
 			return fmt.Errorf("cannot use IPv6 LAN %q of site %q: want a /64", s.IPv6, s.Name)
 		}
@@ -145,7 +154,7 @@ func (o *Options) complete() error {
 				uplinks[name] = true
 			}
 		}
-		if err := s.completeRA(); err != nil {
+		if err := errors.Join(s.completeRA(), s.completeWWAN()); err != nil {
 			return err
 		}
 		names[s.Name] = true

@@ -88,6 +88,14 @@ func DefaultRA(prefixes ...netip.Prefix) RA {
 	return ra
 }
 
+// ManagedRA is the advertisement of a network that has each host ask DHCPv6 for its single address (SiteOptions.DHCPv6): M and O are set, and no
+// prefix is there to make an address of; the prefix is on link all the same.
+func ManagedRA(prefix netip.Prefix) RA {
+	ra := DefaultRA(prefix)
+	ra.Managed, ra.Other, ra.Prefixes[0].Autonomous = true, true, false
+	return ra
+}
+
 // needsOurs tells that radvd cannot say it, so that the lab has to send it itself. radvd 2.19, which Debian 12 has, lacks PREF64.
 func (ra RA) needsOurs() bool {
 	return len(ra.PREF64) > 0 || len(ra.Unknown) > 0 || slices.ContainsFunc(ra.Prefixes, func(p PrefixInfo) bool { return p.PreferPD })

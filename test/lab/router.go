@@ -54,15 +54,18 @@ func (s *Site) AddRouter(ctx context.Context, name string, o RouterOptions) (*Ro
 	if !siteName.MatchString(name) || len(name) > 5 {
 		return nil, fmt.Errorf("cannot add router %q to site %q: want a name of 1 to 5 letters or digits", name, s.Name)
 	}
-	s.lab.mu.Lock()
-	line := 32 + s.lab.lines
-	s.lab.lines++
-	s.lab.mu.Unlock()
+	if s.Options.WWAN {
+		return nil, fmt.Errorf("cannot add router %q to site %q: a WWAN has no LAN", name, s.Name)
+	}
+	line, err := s.lab.newLine()
+	if err != nil {
+		return nil, fmt.Errorf("cannot add router %q to site %q: %w", name, s.Name, err)
+	}
 	r := &Router{Site: s, Interface: lanName, MAC: mac(6, line), LinkLocal: o.LinkLocal, line: line}
 	if o.MAC != nil {
 		r.MAC = o.MAC
 	}
-	err := r.start(ctx, name, line)
+	err = r.start(ctx, name, line)
 	if err == nil && o.RA != nil {
 		err = r.SetRA(ctx, *o.RA)
 	}
@@ -74,9 +77,6 @@ func (s *Site) AddRouter(ctx context.Context, name string, o RouterOptions) (*Ro
 
 func (r *Router) start(ctx context.Context, name string, line int) (err error) {
 	s := r.Site
-	if line > 63 {
-		return errors.New("there are 32 already")
-	}
 	if r.Host, err = s.lab.newHost("router-" + s.Name + "-" + name); err != nil {
 		return err
 	}

@@ -65,11 +65,20 @@ func (s *Site) start(ctx context.Context) (err error) {
 	if err := asRouter(s.Router); err != nil {
 		return err
 	}
-	if err := s.buildLAN(); err != nil {
+	build := s.buildLAN
+	if o.WWAN {
+		build = s.buildWWAN
+	}
+	if err := build(); err != nil {
 		return err
 	}
 	if err := s.filter(ctx, s.Router); err != nil {
 		return err
+	}
+	if o.WiFi {
+		if err := s.accessPoint(ctx); err != nil {
+			return err
+		}
 	}
 	if err := s.lab.Internet.connect(s.Router, "to-"+s.Name, s.index, o.IPv4.IsValid(), o.IPv6.IsValid()); err != nil {
 		return err
@@ -140,13 +149,18 @@ func (s *Site) buildLAN() error {
 		return fmt.Errorf("cannot add switch of site %q: %w", s.Name, err)
 	}
 	router := &Router{Host: r, Site: s, Interface: lanName, MAC: attrs.HardwareAddr, LinkLocal: s.Options.RouterLinkLocal, line: s.index}
-	s.routers = []*Router{router}
 	for _, name := range []string{"keep0", "keep1"} {
 		if err := r.setUp(name); err != nil {
 			return err
 		}
 	}
-	if err := router.raise(); err != nil {
+	return s.raiseLAN(router)
+}
+
+// raiseLAN gives the site's own router its addresses on the LAN.
+func (s *Site) raiseLAN(r *Router) error {
+	s.routers = []*Router{r}
+	if err := r.raise(); err != nil {
 		return err
 	}
 	if s.RouterIPv4.IsValid() {
@@ -155,7 +169,7 @@ func (s *Site) buildLAN() error {
 		}
 	}
 	if s.RouterIPv6.IsValid() {
-		s.owners[s.Options.IPv6] = router
+		s.owners[s.Options.IPv6] = r
 		return r.addAddress(lanName, netip.PrefixFrom(s.RouterIPv6, 64))
 	}
 	return nil
@@ -188,7 +202,7 @@ func (s *Site) serve(ctx context.Context) (err error) {
 		"--dhcp-leasefile=" + filepath.Join(dir, s.Name+".leases"), "--pid-file=",
 		"--local=/example/", "--host-record=site.example," + s.SiteAddress.String(), "--txt-record=site.example," + s.Name,
 		"--host-record=internet.example," + InternetIPv4.String() + "," + InternetIPv6.String()}
-	if s.RouterIPv4.IsValid() {
+	if s.RouterIPv4.IsValid() && !s.Options.WWAN {
 		first, last := s.pool()
 		args = append(args, fmt.Sprintf("--dhcp-range=%s,%s,1h", first, last))
 	}
@@ -202,7 +216,7 @@ func (s *Site) serve(ctx context.Context) (err error) {
 		first[14], last[14], last[15] = 1, 1, 0xff
 		args = append(args, fmt.Sprintf("--dhcp-range=%s,%s,64,1h", netip.AddrFrom16(first), netip.AddrFrom16(last)))
 	}
-	if s.RouterIPv6.IsValid() && s.Options.RA == nil && !s.Options.Mute {
+	if s.RouterIPv6.IsValid() && s.Options.RA == nil && !s.Options.Mute && !s.Options.WWAN {
 		args = append(args, "--enable-ra", fmt.Sprintf("--dhcp-range=%s,ra-only,64,1h", s.Options.IPv6.Addr()))
 	}
 	if s.dnsmasq, err = s.lab.spawn(s.Router, "router-"+s.Name, args...); err != nil {

@@ -41,6 +41,9 @@ func (s *Site) addStation(ctx context.Context, name string, o StationOptions) (*
 	if !siteName.MatchString(name) {
 		return nil, errors.New("want a name of 1 to 6 letters or digits")
 	}
+	if s.Options.WWAN {
+		return nil, errors.New("a WWAN has no LAN")
+	}
 	st := &Station{Site: s, EchoServer: newEchoServer(), IPv4: o.IPv4}
 	s.mu.Lock()
 	if s.stations[name] != nil {
