@@ -70,6 +70,18 @@ var scenarios = map[string][]step{
 		{name: "roamed: wlan0 is preferred", do: plug(prefer(wlan0, 50))},
 		{name: "eth0 is gone", do: func(w *world) { w.m.Unplug("eth0") }},
 	},
+	"vpn-rules": {
+		{name: "one network follows, one bypasses", do: both(start, plug(eth6), hear("eth0", routerB), func(w *world) { w.network("past", map[string]any{"vpn": "bypass"}) }), first: true},
+		{name: "a VPN's rules come before ours", do: func(w *world) {
+			for _, ipv6 := range []bool{false, true} {
+				w.m.AddRule(vnet.Rule{IPv6: ipv6, Priority: 21098, Table: 254, SuppressPrefixLength: 0})
+				w.m.AddRule(vnet.Rule{IPv6: ipv6, Priority: 21099, Table: 51820, SuppressPrefixLength: -1, Foreign: true})
+			}
+		}},
+		{name: "they are gone", do: func(w *world) {
+			w.m.RemoveRules(func(r vnet.Rule) bool { return r.Priority == 21098 || r.Priority == 21099 })
+		}},
+	},
 	"carrier-loss": {
 		{name: "both up", do: both(start, plug(eth0, wlan0)), first: true},
 		{name: "eth0 lost its carrier, the host still uses it", do: func(w *world) { w.m.SetCarrier("eth0", false) }},

@@ -21,7 +21,8 @@ const (
 	TableBarred = 10
 	// PriorityMain and PriorityOwn are the priorities of each bridge's two rules: main
 	// without its default route, then a table of ours. Before main (32766) and behind what
-	// VPNs use to catch traffic (Tailscale 5210 to 5270).
+	// VPNs use to catch traffic (Tailscale 5210 to 5270), but for networks that keep out of VPNs: those' are put before
+	// anybody's.
 	PriorityMain = 21100
 	PriorityOwn  = 21200
 )

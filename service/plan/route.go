@@ -31,9 +31,7 @@ func (b *builder) planRouting() {
 		if !d.routes4() {
 			continue
 		}
-		rules = append(rules,
-			vnet.Rule{Priority: PriorityMain, IIF: d.Bridge, Table: mainTable, SuppressPrefixLength: defaultBits, Protocol: Protocol},
-			vnet.Rule{Priority: PriorityOwn, IIF: d.Bridge, Table: d.table, SuppressPrefixLength: -1, Protocol: Protocol})
+		rules = append(rules, rulesFor(d, d.table, false, b.have.Kernel.Rules)...)
 		for _, r := range defaultRoutes(d) {
 			if !slices.Contains(routes, r) {
 				routes = append(routes, r)
@@ -45,6 +43,35 @@ func (b *builder) planRouting() {
 }
 
 const mainTable = 254 // RT_TABLE_MAIN
+
+// rulesFor are the network's two rules of a family, given all that there are. Where guests go into a VPN with the host,
+// its own rules may come before ours. Where they don't, they must not: and a rule that is added without a
+// priority, as wg-quick's are, the kernel puts before all others but the first.
+func rulesFor(d *Decision, table uint32, ipv6 bool, all []vnet.Rule) []vnet.Rule {
+	main, own := PriorityMain, PriorityOwn
+	if first := firstForeign(all); (d.settings.Uplink != "auto" || d.settings.VPN == "bypass") && first <= main && first > 2 {
+		main, own = first-2, first-1
+	}
+	rule := vnet.Rule{IPv6: ipv6, IIF: d.Bridge, Protocol: Protocol}
+	first, second := rule, rule
+	first.Priority, first.Table, first.SuppressPrefixLength = main, mainTable, defaultBits
+	second.Priority, second.Table, second.SuppressPrefixLength = own, table, -1
+	return []vnet.Rule{first, second}
+}
+
+// firstForeign is the lowest priority of a rule that is neither ours nor the kernel's first; the kernel's last if there
+// is none.
+func firstForeign(all []vnet.Rule) int {
+	first := lastPriority
+	for _, r := range all {
+		if r.Priority > 0 && (r.Protocol != Protocol || r.Foreign) {
+			first = min(first, r.Priority)
+		}
+	}
+	return first
+}
+
+const lastPriority = 32766 // of the kernel's rule for the main table
 
 // Metrics of our default routes: the bound uplink's, then the spare ones', each by one more.
 const (

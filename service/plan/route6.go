@@ -30,9 +30,7 @@ func (b *builder) planRouting6() {
 	taken := map[netip.Addr]bool{}
 	for _, d := range b.routed() {
 		t := table(d.settings, &b.have.Kernel)
-		rules = append(rules,
-			vnet.Rule{IPv6: true, Priority: PriorityMain, IIF: d.Bridge, Table: mainTable, SuppressPrefixLength: defaultBits, Protocol: Protocol},
-			vnet.Rule{IPv6: true, Priority: PriorityOwn, IIF: d.Bridge, Table: t, SuppressPrefixLength: -1, Protocol: Protocol})
+		rules = append(rules, rulesFor(d, t, true, b.have.Kernel.Rules6)...)
 		add(vnet.Route{Table: t, Dst: anywhere6, Metric: unreachableMetric, Protocol: Protocol, Type: vnet.RouteUnreachable})
 		if d.router.out {
 			add(vnet.Route{Table: t, Dst: anywhere6, Gateway: d.router.gateway, Link: d.router.up.Index, Metric: boundMetric,

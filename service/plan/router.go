@@ -78,7 +78,7 @@ func (b *builder) gateway6(d *Decision, u *vnet.Uplink) (gateway netip.Addr, ok 
 // standing6 returns the default route by which the guests' IPv6 leaves by the uplink, as the kernel has it.
 func (b *builder) standing6(d *Decision, bridge string, u *vnet.Uplink) (vnet.Route, bool) {
 	for _, rule := range b.have.Kernel.Rules6 {
-		if rule.Protocol != Protocol || rule.IIF != bridge || rule.Priority != PriorityOwn {
+		if rule.Protocol != Protocol || rule.IIF != bridge || rule.SuppressPrefixLength >= 0 {
 			continue
 		}
 		for _, r := range b.have.Kernel.Routes6 {

@@ -20,14 +20,14 @@ func TestBrokenDefinition(t *testing.T) {
 	dir := filepath.Join(w.Dir(), "etc/gangway/networks")
 	w.must(os.MkdirAll(dir, 0o755))
 	for name, c := range map[string]struct{ text, line, names string }{
-		"syntax":    {"autostart = true\nmtu = = 3\n", "line 2", "mtu"},
-		"unknown":   {"autostart = true\n\nipv4-methd = \"nat\"\n", "line 3", "ipv4-methd"},
-		"type":      {"mtu = \"large\"\n", "line 1", "mtu"},
-		"range":     {"# a comment\nmtu = 3\n", "line 2", "mtu"},
-		"subnet":    {"ipv4-subnet = \"192.168.5.1/24\"\n", "line 1", "ipv4-subnet"},
-		"twice":     {"mtu = 1500\nmtu = 1400\n", "line 2", "mtu"},
-		"hosts":     {"[[dhcp-hosts]]\nmac = \"02:00:00:00:00:01\"\nhostname = \"a\"\n[[dhcp-hosts]]\nmac = \"zz\"\n", "line", "dhcp-hosts"},
-		"prefix":    {"ipv6-prefix = \"fe80::/64\"\n", "line 1", "ipv6-prefix"},
+		"syntax":  {"autostart = true\nmtu = = 3\n", "line 2", "mtu"},
+		"unknown": {"autostart = true\n\nipv4-methd = \"nat\"\n", "line 3", "ipv4-methd"},
+		"type":    {"mtu = \"large\"\n", "line 1", "mtu"},
+		"range":   {"# a comment\nmtu = 3\n", "line 2", "mtu"},
+		"subnet":  {"ipv4-subnet = \"192.168.5.1/24\"\n", "line 1", "ipv4-subnet"},
+		"twice":   {"mtu = 1500\nmtu = 1400\n", "line 2", "mtu"},
+		"hosts":   {"[[dhcp-hosts]]\nmac = \"02:00:00:00:00:01\"\nhostname = \"a\"\n[[dhcp-hosts]]\nmac = \"zz\"\n", "line", "dhcp-hosts"},
+		"prefix":  {"ipv6-prefix = \"fe80::/64\"\n", "line 1", "ipv6-prefix"},
 	} {
 		w.must(os.WriteFile(filepath.Join(dir, name+".toml"), []byte(c.text), 0o644))
 		defer func() {
