@@ -129,7 +129,7 @@ func run(ctx context.Context, o options) error {
 
 // features are what this version can do, as the Features property lists them.
 var features = []string{"nat", "routed", "isolated", "dhcp", "dns", "attach", "renumber", "vpn-policy", "uplink-pinning", "isolate-ports",
-	"ipv6-bridge", "sharing"}
+	"ipv6-bridge", "ipv6-proxy", "ipv6-routed", "ipv6-nat66", "sharing"}
 
 // live runs the loop until something ends it.
 func live(ctx context.Context, o options, svc *service.Service, server *dbus.Server, conn *dbus.Conn, signals <-chan os.Signal) error {

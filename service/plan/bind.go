@@ -45,19 +45,21 @@ func (b *builder) uplinksFor(method string) *vnet.Uplinks {
 // bindAuto follows the host's default route, but leaves a dead uplink before the host does.
 func bindAuto(vpn string, ups *vnet.Uplinks) (*vnet.Uplink, string) {
 	primary, havePrimary := ups.Find(ups.Primary)
-	tunnelled := havePrimary && primary.Kind == vnet.VPN
+	vpnUplink, tunnelled := tunnel(ups)
 	if tunnelled {
 		switch vpn {
 		case "follow":
-			if primary.Usable {
-				return &primary, "the VPN on " + primary.Interface + " carries the default route"
+			if vpnUplink.Usable {
+				return &vpnUplink, "the VPN on " + vpnUplink.Interface + " carries the default route"
 			}
 			// No other way: that would be a leak past the tunnel.
-			return nil, fmt.Sprintf("the VPN on %s carries the default route and is not usable: %s", primary.Interface, primary.Reason)
+			return nil, fmt.Sprintf("the VPN on %s carries the default route and is not usable: %s", vpnUplink.Interface, vpnUplink.Reason)
 		case "block":
-			return nil, fmt.Sprintf("the VPN on %s carries the default route and the network is set to block then", primary.Interface)
+			return nil, fmt.Sprintf("the VPN on %s carries the default route and the network is set to block then", vpnUplink.Interface)
 		}
-		primary, havePrimary = ups.Find(ups.Physical)
+		if primary.Kind == vnet.VPN {
+			primary, havePrimary = ups.Find(ups.Physical)
+		}
 	}
 	if havePrimary && primary.Usable && primary.Kind != vnet.VPN {
 		if tunnelled {
@@ -93,8 +95,7 @@ func bestPhysical(ups *vnet.Uplinks) *vnet.Uplink {
 // those that the host's more specific routes lead to (the LAN of a second interface, a
 // split-tunnel VPN), as far as the network's settings allow.
 func outs(s vnet.Settings, ups *vnet.Uplinks) []vnet.Uplink {
-	primary, _ := ups.Find(ups.Primary)
-	tunnelled := primary.Kind == vnet.VPN
+	_, tunnelled := tunnel(ups)
 	var list []vnet.Uplink
 	for _, u := range ups.List {
 		allowed := false

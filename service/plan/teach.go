@@ -84,7 +84,9 @@ func (b *builder) teach(d *Decision, taught, heard []vnet.Router) {
 	var news []vnet.Router
 	for _, r := range heard {
 		t, known := findRouter(taught, r)
-		if !known || t.Default != r.Default || slices.ContainsFunc(r.Prefixes, func(p netip.Prefix) bool { return !slices.Contains(t.Prefixes, p) }) {
+		// That a link's router is no default router any more guests hear from itself.
+		turned := t.Default != r.Default && (r.Default || b.isBridge(d, r))
+		if !known || turned || slices.ContainsFunc(r.Prefixes, func(p netip.Prefix) bool { return !slices.Contains(t.Prefixes, p) }) {
 			news = append(news, r)
 		}
 	}
