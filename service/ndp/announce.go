@@ -28,6 +28,9 @@ type announcement struct {
 
 // announce carries out plan.Announce.
 func (r *Room) announce(op plan.Announce) (ports int, err error) {
+	if op.Inner == "" {
+		return r.announceSelf(op)
+	}
 	u := r.uplinks[op.Uplink]
 	if u == nil {
 		return 0, fmt.Errorf("cannot announce the routers of %q: it isn't listened to", op.Uplink)

@@ -36,6 +36,10 @@ func (r *Room) apply(op plan.Op) (o plan.Outcome) {
 		name = op.Network
 	case plan.Forget:
 		name = op.Network
+	case plan.Serve:
+		name = op.Spec.Network
+	case plan.StopServing:
+		name = op.Network
 	default:
 		o.Err = fmt.Errorf("cannot %s: not an operation of the neighbour discovery room", op)
 		return o
@@ -53,6 +57,10 @@ func (r *Room) apply(op plan.Op) (o plan.Outcome) {
 		o.Count, o.Err = r.announce(op)
 	case plan.Forget:
 		o.Err = r.forget(op)
+	case plan.Serve:
+		o.Err = r.serve(op)
+	case plan.StopServing:
+		r.stopServing(op)
 	}
 	return o
 }
@@ -62,6 +70,7 @@ func (r *Room) forget(op plan.Forget) error {
 	if n := r.networks[op.Network]; n != nil {
 		r.dirty = r.dirty || len(n.lessons) > 0
 		delete(r.networks, op.Network)
+		r.share()
 		r.listenToGuests()
 	}
 	return r.save()

@@ -20,6 +20,10 @@ const (
 // burst is the time in which advertisements of one router count as one that was split (RFC 4861 6.2.3).
 const burst = 250 * time.Millisecond
 
+// slaacBits is the length of prefixes that hosts on Ethernet make addresses of (RFC 4862 5.5.3 d,
+// RFC 2464 4).
+const slaacBits = 64
+
 // misses is after how many advertisements without it a prefix is no longer advertised.
 const misses = 2
 
@@ -29,8 +33,10 @@ type cache map[key]*router
 
 type router struct {
 	// until is when it is no longer a default router; zero if it is none.
-	until    time.Time
-	prefixes map[netip.Prefix]*heard
+	until time.Time
+	// preference is vnet.Router's.
+	preference int
+	prefixes   map[netip.Prefix]*heard
 	// burst is when the advertisement began that may have more parts; zero when it is complete.
 	burst time.Time
 	// bodies are its advertisements, the newest first.
@@ -43,6 +49,8 @@ type heard struct {
 	at    time.Time
 	// missed is how many advertisements lacked it since the last that had it.
 	missed int
+	// autonomous tells that hosts may make themselves addresses of it.
+	autonomous bool
 }
 
 // hear takes note of an advertisement. changed tells whether shown is other than before.
@@ -63,7 +71,8 @@ func (c cache) hear(ra *message.RouterAdvertisement, now time.Time) (changed boo
 	if life := ra.RouterLifetime(); life > 0 {
 		r.until = now.Add(life)
 	}
-	changed = changed || before != r.until.IsZero()
+	changed = changed || before != r.until.IsZero() || r.preference != int(ra.Preference())
+	r.preference = int(ra.Preference())
 	if r.burst.IsZero() {
 		r.burst = now
 	}
@@ -95,7 +104,9 @@ func (r *router) note(ra *message.RouterAdvertisement, now time.Time) (changed b
 			r.prefixes[p.Prefix] = h
 			changed = true
 		}
-		*h = heard{at: now}
+		autonomous := p.Autonomous && p.Prefix.Bits() == slaacBits || h.autonomous && h.at.Equal(now)
+		changed = changed || h.autonomous != autonomous
+		*h = heard{at: now, autonomous: autonomous}
 		if p.Valid != message.Infinity {
 			h.until = now.Add(p.Valid)
 		}
@@ -141,7 +152,7 @@ func (c cache) expire(now time.Time) (changed bool) {
 	for k, r := range c {
 		changed = r.complete(now) || changed
 		if !r.until.IsZero() && !now.Before(r.until) {
-			r.until = time.Time{}
+			r.until, r.preference = time.Time{}, 0
 			changed = true
 		}
 		for p, h := range r.prefixes {
@@ -190,9 +201,32 @@ func (c cache) shown() []vnet.Router {
 	var list []vnet.Router
 	for _, k := range slices.SortedFunc(maps.Keys(c), key.compare) {
 		r := c[k]
-		list = append(list, vnet.Router{Address: k.address, MAC: k.mac.String(), Default: !r.until.IsZero(),
-			Prefixes: slices.SortedFunc(maps.Keys(r.prefixes), comparePrefixes)})
+		list = append(list, vnet.Router{Address: k.address, MAC: k.mac.String(), Default: !r.until.IsZero(), Preference: r.preference,
+			Prefixes: slices.SortedFunc(maps.Keys(r.prefixes), comparePrefixes), Autonomous: r.autonomous()})
 	}
+	return list
+}
+
+// shared tells whether hosts of the link make themselves addresses of this one's prefix.
+func (c cache) shared(a netip.Addr) bool {
+	p, err := a.Prefix(slaacBits)
+	for _, r := range c {
+		if h := r.prefixes[p]; err == nil && h != nil && h.autonomous {
+			return true
+		}
+	}
+	return false
+}
+
+// autonomous are the prefixes that hosts may make themselves addresses of, sorted.
+func (r *router) autonomous() []netip.Prefix {
+	var list []netip.Prefix
+	for p, h := range r.prefixes {
+		if h.autonomous {
+			list = append(list, p)
+		}
+	}
+	slices.SortFunc(list, comparePrefixes)
 	return list
 }
 

@@ -116,6 +116,11 @@ func (l *lab) newRoom() *Room {
 	var group sync.WaitGroup
 	group.Go(func() { _ = r.Watch(ctx, func(string) { l.pokes.Add(1) }) })
 	l.Cleanup(func() { cancel(); group.Wait() })
+	eventually(l, "a watcher", func() bool {
+		r.watching.Lock()
+		defer r.watching.Unlock()
+		return len(r.watchers) > 0
+	})
 	return r
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"gangway/service/ndp/message"
 	"gangway/service/vnet"
@@ -34,7 +35,8 @@ func known(address, mac string, isDefault bool, prefixes ...string) vnet.Router 
 	return r
 }
 
-var compare = []cmp.Option{cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
+// What is autonomous, and preferred, has tests of its own.
+var compare = []cmp.Option{cmpopts.IgnoreFields(vnet.Router{}, "Autonomous", "Preference"), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })}
 
 // advertised waits until the room shows exactly these routers on the uplink.
 func (l *lab) advertised(uplink string, want ...vnet.Router) {

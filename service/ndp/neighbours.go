@@ -22,12 +22,23 @@ type neighbours struct {
 	list   map[netip.Addr]neighbour
 	counts map[message.MAC]int
 	swept  time.Time
+	// probed is set while they are asked whether they are still there: others are forgotten when nobody
+	// speaks of them.
+	probed bool
+	// nextProbe is when to look who is to be asked; zero for never.
+	nextProbe time.Time
 }
 
 type neighbour struct {
+	// mac is 0, and port 0, when it is known from an earlier life alone.
 	mac  message.MAC
 	port int
 	seen time.Time
+	// asked is when it was last asked whether it is there, missed how often it was since it was seen.
+	asked  time.Time
+	missed int
+	// rival is who wants to have the address, too.
+	rival *rival
 }
 
 func newNeighbours() neighbours {
@@ -56,7 +67,7 @@ func (n *neighbours) learn(address netip.Addr, mac message.MAC, port int, claime
 	if known {
 		n.remove(address, old)
 	}
-	n.list[address] = neighbour{mac, port, now}
+	n.list[address] = neighbour{mac: mac, port: port, seen: now}
 	n.counts[mac]++
 }
 
@@ -74,6 +85,9 @@ func (n *neighbours) remove(address netip.Addr, old neighbour) {
 // sweep forgets what was not seen for long.
 func (n *neighbours) sweep(now time.Time) {
 	n.swept = now
+	if n.probed {
+		return
+	}
 	for a, g := range n.list {
 		if now.Sub(g.seen) >= unseen {
 			n.remove(a, g)
@@ -101,6 +115,9 @@ func (n *neighbours) on(prefixes []netip.Prefix, now time.Time) []place {
 	n.sweep(now)
 	var list []place
 	for a, g := range n.list {
+		if g.mac == (message.MAC{}) {
+			continue
+		}
 		if a.IsLinkLocalUnicast() || slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
 			list = append(list, place{a, g.mac})
 		}

@@ -31,6 +31,11 @@ type network struct {
 	linked     bool
 	neighbours neighbours
 	announced  *announcement
+	// served is set while the bridge is the guests' router, claims are the addresses that guests are about
+	// to have then. recovered is set when the kernel's routes to guests of an earlier life were looked at.
+	served    *served
+	claims    map[netip.Addr]*claim
+	recovered bool
 }
 
 // port is a guest's.
@@ -41,7 +46,8 @@ type port struct {
 }
 
 func newNetwork() *network {
-	return &network{lessons: map[key]*lesson{}, ports: map[int]*port{}, neighbours: newNeighbours()}
+	return &network{lessons: map[key]*lesson{}, ports: map[int]*port{},
+		neighbours: newNeighbours(), claims: map[netip.Addr]*claim{}}
 }
 
 // The routers of an operation.
@@ -80,9 +86,12 @@ func (n *network) teach(uplink string, routers []named, bodies func(key) []body)
 		if l.uplink != uplink {
 			l.uplink, changed = uplink, true
 		}
-		if r.router.Default {
+		switch {
+		case r.router.Default:
 			changed = changed || !l.asDefault || !l.left.IsZero()
 			l.asDefault, l.left = true, time.Time{}
+		case n.served != nil && r.key == n.served.key && l.asDefault:
+			l.asDefault, changed = false, true // they hear that from us alone
 		}
 		for _, p := range r.router.Prefixes {
 			if p = p.Masked(); !l.prefixes[p] {

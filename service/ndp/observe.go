@@ -29,15 +29,28 @@ func (r *Room) Observe(ctx context.Context, k *vnet.Kernel, uplinks []vnet.Uplin
 	r.listenToUplinks(uplinks, now)
 	r.seeNetworks(now)
 	r.listenToGuests()
+	r.listenToNeighbours()
+	r.settleQuestions(now)
 	r.tick(now)
 	r.changed = "" // it is shown now
 	r.hurry()
 	return r.shown(), nil
 }
 
+// kernelProxy is an address that the kernel answers for on a link.
+type kernelProxy struct {
+	address netip.Addr
+	link    int
+}
+
 // look keeps the dump, and what leads from a bridge to its ports: there may be many of both.
 func (r *Room) look(k *vnet.Kernel) {
-	r.kernel, r.bridges, r.members = *k, map[string]vnet.Link{}, map[int][]vnet.Link{}
+	r.kernel, r.bridges, r.members, r.answered = *k, map[string]vnet.Link{}, map[int][]vnet.Link{}, map[kernelProxy]bool{}
+	for _, p := range k.Proxies {
+		if p.Protocol == plan.Protocol {
+			r.answered[kernelProxy{p.Address, p.Link}] = true
+		}
+	}
 	for _, l := range k.Links {
 		if l.Kind == "bridge" {
 			r.bridges[l.Name] = l
@@ -52,13 +65,20 @@ func (r *Room) look(k *vnet.Kernel) {
 }
 
 func (r *Room) shown() vnet.NDP {
-	all := vnet.NDP{Advertised: map[string]vnet.Advertised{}, Taught: map[string]vnet.Taught{}}
+	all := vnet.NDP{Advertised: map[string]vnet.Advertised{}, Taught: map[string]vnet.Taught{},
+		Serving: map[string]vnet.Served{}, Neighbours: map[string][]vnet.Neighbour{}}
 	for name, u := range r.uplinks {
 		all.Advertised[name] = vnet.Advertised{Interface: name, Routers: u.cache.shown(), Settled: u.settled}
 	}
 	for name, n := range r.networks {
 		if t, ok := n.shown(name); ok {
 			all.Taught[name] = t
+		}
+		if s := n.served; s != nil {
+			all.Serving[name] = vnet.Served{Digest: s.spec.Digest(), Uplink: s.spec.Uplink}
+		}
+		if list := r.shownNeighbours(n); len(list) > 0 {
+			all.Neighbours[name] = list
 		}
 	}
 	return all
@@ -75,7 +95,7 @@ func (r *Room) listenToUplinks(uplinks []vnet.Uplink, now time.Time) {
 	}
 	for name, u := range r.uplinks {
 		if l, ok := wanted[name]; !ok || l.Index != u.listener.index || u.dead {
-			u.listener.close()
+			u.close()
 			delete(r.uplinks, name)
 		}
 	}
@@ -126,12 +146,18 @@ func (r *Room) seeNetworks(now time.Time) {
 			}
 			n.repeatFrom(now)
 		}
+		r.recover(n, now)
+		heard := false
 		for index, p := range n.ports {
-			if old := before[index]; n.withdrawn() && p.carrier && (old == nil || !old.carrier) {
+			if old := before[index]; (n.withdrawn() || n.served != nil) && p.carrier && (old == nil || !old.carrier) {
+				if !heard { // what it is told may have it ask for addresses in the same moment
+					r.listenToGuests()
+					heard = true
+				}
 				r.greet(n, index, now)
 			}
 		}
-		if n.index == 0 && len(n.lessons) == 0 {
+		if n.index == 0 && len(n.lessons) == 0 && n.served == nil {
 			delete(r.networks, name)
 		}
 	}
@@ -163,6 +189,7 @@ func (r *Room) place(name string, n *network) {
 	for index := range before {
 		if n.ports[index] == nil {
 			n.neighbours.leave(index)
+			n.dropClaims(index)
 		}
 	}
 }
@@ -173,12 +200,16 @@ func (n *network) isPair(l vnet.Link) bool {
 		l.Group&plan.GroupMask == plan.GroupPair || n.inner != "" && l.Name == n.inner
 }
 
+// listened tells whether the network's guests are listened to.
+func (n *network) listened() bool { return n.linked || n.served != nil || n.withdrawn() }
+
 // listenToGuests opens and closes taps: on the ports of networks that are linked to an uplink, since
-// their guests will have to be found on another, and of those that something was withdrawn from.
+// their guests will have to be found on another, of those that are served by their bridge, and of those
+// that something was withdrawn from.
 func (r *Room) listenToGuests() {
 	wanted := map[int]string{}
 	for name, n := range r.networks {
-		if n.linked || n.withdrawn() {
+		if n.listened() {
 			for index := range n.ports {
 				wanted[index] = name
 			}

@@ -27,6 +27,9 @@ type Options struct {
 
 	// The room's clock and that of the disk, for tests; nil for the machine's.
 	now, wall func() time.Time
+	// probing is after how long a guest that isn't heard is asked whether it is still there; 0 for a
+	// minute.
+	probing time.Duration
 }
 
 // Room listens, remembers and tells. Its methods may be called from any goroutine.
@@ -35,6 +38,7 @@ type Room struct {
 	log       *slog.Logger
 	mute      bool
 	now, wall func() time.Time
+	probing   time.Duration
 	sender    *sender
 	wake      chan struct{}
 	closing   chan struct{}
@@ -45,8 +49,10 @@ type Room struct {
 	kernel   vnet.Kernel          // of the last Observe
 	bridges  map[string]vnet.Link // of it, by name and, if ours, by alias
 	members  map[int][]vnet.Link  // of it, by the bridge's index
+	answered map[kernelProxy]bool // of it, those that are ours
 	uplinks  map[string]*uplink
 	networks map[string]*network
+	sharing  map[string][]*network // those whose guests' addresses are learned, by the uplink that they are on
 	taps     map[int]*tap
 	deaf     map[string]bool // uplinks that couldn't be listened to
 	dirty    bool
@@ -78,6 +84,7 @@ func New(o Options) (*Room, error) {
 		mute:     o.Mute,
 		now:      o.now,
 		wall:     o.wall,
+		probing:  o.probing,
 		sender:   sender,
 		wake:     make(chan struct{}, 1),
 		closing:  make(chan struct{}),
@@ -96,6 +103,9 @@ func New(o Options) (*Room, error) {
 	if r.wall == nil {
 		r.wall = func() time.Time { return time.Now().Round(0) }
 	}
+	if r.probing == 0 {
+		r.probing = probePause
+	}
 	r.load()
 	r.running.Go(r.run)
 	return r, nil
@@ -110,7 +120,7 @@ func (r *Room) Close() {
 	}
 	r.closed = true
 	for _, u := range r.uplinks {
-		u.listener.close()
+		u.close()
 	}
 	for _, t := range r.taps {
 		t.listener.close()

@@ -69,7 +69,9 @@ func (r *Room) tick(now time.Time) (next time.Time) {
 	for name, u := range r.uplinks {
 		if u.pass(now) {
 			r.news("routers of " + name)
+			u.review = true
 		}
+		next = earlier(next, r.reviewUplink(u, now))
 		if u.due(now) {
 			r.solicit(u)
 		}
@@ -83,6 +85,7 @@ func (r *Room) tick(now time.Time) (next time.Time) {
 		}
 		r.repeat(n, now)
 		r.restore(n, now)
+		next = earlier(next, r.serveDue(name, n, now))
 		next = earlier(next, n.next())
 	}
 	if !r.saveBy.IsZero() && !now.Before(r.saveBy) {

@@ -23,6 +23,25 @@ const (
 	floodTime   = 100 * time.Millisecond
 )
 
+// groups are Ethernet groups that an interface is to receive.
+type groups int
+
+const (
+	noGroups groups = iota
+	allNodes        // that of ff02::1 (RFC 2464 7)
+	allGroups
+)
+
+func (g groups) membership(index int) *unix.PacketMreq {
+	switch g {
+	case allNodes:
+		return &unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_MULTICAST, Alen: 6, Address: [8]byte{0x33, 0x33, 0, 0, 0, 1}}
+	case allGroups:
+		return &unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_ALLMULTI}
+	}
+	return nil
+}
+
 // networkOrder is a 16-bit number in network byte order, as packet(7) wants protocols.
 func networkOrder(n uint16) uint16 { return n<<8 | n>>8 }
 
@@ -34,9 +53,8 @@ type listener struct {
 
 // listen opens a listener. The socket sees all protocols (ETH_P_ALL), since those of one alone run behind tc;
 // the filter is attached before it is bound, so that nothing else gets in.
-// With multicast, the interface receives what goes to all nodes even when the kernel's IPv6
-// doesn't ask it to.
-func listen(index int, filter []unix.SockFilter, multicast bool) (*listener, error) {
+// With groups, the interface receives what goes to them even when the kernel's IPv6 doesn't ask it to.
+func listen(index int, filter []unix.SockFilter, groups groups) (*listener, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("cannot open a packet socket: %w", err)
@@ -52,12 +70,9 @@ func listen(index int, filter []unix.SockFilter, multicast bool) (*listener, err
 			return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL), Ifindex: index})
 		},
 	}
-	if multicast {
+	if membership := groups.membership(index); membership != nil {
 		steps = append(steps, func() error {
-			return unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, &unix.PacketMreq{
-				Ifindex: int32(index), Type: unix.PACKET_MR_MULTICAST, Alen: 6,
-				Address: [8]byte{0x33, 0x33, 0, 0, 0, 1}, // of ff02::1 (RFC 2464 7)
-			})
+			return unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP, membership)
 		})
 	}
 	for _, step := range steps {

@@ -19,13 +19,13 @@ type tap struct {
 	network  string
 	listener *listener
 	dead     bool
-	answers  int       // that were given lately
-	since    time.Time // when answers was last lowered
+	answers  allowance
+	claims   allowance
 }
 
 // openTap begins to listen to a port of the network.
 func (r *Room) openTap(network string, index int) (*tap, error) {
-	l, err := listen(index, filterFor(true, message.TypeRouterSolicitation, message.TypeNeighborSolicitation, message.TypeNeighborAdvertisement), false)
+	l, err := listen(index, filterFor(true, message.TypeRouterSolicitation, message.TypeNeighborSolicitation, message.TypeNeighborAdvertisement), noGroups)
 	if err != nil {
 		return nil, err
 	}
@@ -62,29 +62,45 @@ func (r *Room) overheard(t *tap, frame []byte) {
 			r.answer(n, t.listener.index, s, now)
 		}
 	case message.TypeNeighborSolicitation:
-		if s, err := message.ParseNeighborSolicitation(f); err == nil {
-			if s.Duplicate() {
-				n.neighbours.learn(s.Target, s.MAC, t.listener.index, false, now)
-			} else {
-				n.neighbours.learn(s.From, s.MAC, t.listener.index, true, now)
-			}
+		s, err := message.ParseNeighborSolicitation(f)
+		switch {
+		case err != nil:
+		case n.learns():
+			r.guestAsks(n, t, s, now)
+		case s.Duplicate():
+			n.neighbours.learn(s.Target, s.MAC, t.listener.index, false, now)
+		default:
+			n.neighbours.learn(s.From, s.MAC, t.listener.index, true, now)
 		}
 	case message.TypeNeighborAdvertisement:
-		if a, err := message.ParseNeighborAdvertisement(f); err == nil {
+		a, err := message.ParseNeighborAdvertisement(f)
+		switch {
+		case err != nil:
+		case n.learns():
+			r.guestAnswers(n, t.listener.index, a, now)
+		default:
 			n.neighbours.learn(a.Target, a.MAC, t.listener.index, true, now)
 		}
 	}
 }
 
 // mayAnswer keeps a guest that asks without end from keeping us busy.
-func (t *tap) mayAnswer(now time.Time) bool {
-	if given := int(now.Sub(t.since) / answerPause); given > 0 {
-		t.answers = max(0, t.answers-given)
-		t.since = now
+func (t *tap) mayAnswer(now time.Time) bool { return t.answers.take(now, answerBurst, answerPause) }
+
+// allowance lets so many of something happen at once, and another one each pause.
+type allowance struct {
+	spent int
+	since time.Time // when spent was last lowered
+}
+
+func (a *allowance) take(now time.Time, burst int, pause time.Duration) bool {
+	if given := int(now.Sub(a.since) / pause); given > 0 {
+		a.spent = max(0, a.spent-given)
+		a.since = now
 	}
-	if t.answers >= answerBurst {
+	if a.spent >= burst {
 		return false
 	}
-	t.answers++
+	a.spent++
 	return true
 }

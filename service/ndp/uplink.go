@@ -45,6 +45,14 @@ type uplink struct {
 	lastAsked time.Time
 	hastened  bool      // they are about a doubtful prefix
 	doubted   time.Time // when such a series last began
+	renew     time.Time // when half of what its default routers have left is over
+
+	// What follows is for networks that share the uplink.
+
+	review    bool      // its routers may have said something new
+	reviewed  time.Time // when that was last looked at
+	ear       *listener // for solicitations and advertisements of neighbours
+	questions questions // of neighbours, for guests that aren't known
 }
 
 // link notes the interface's state.
@@ -70,6 +78,17 @@ func (u *uplink) link(l vnet.Link, own netip.Addr, now time.Time) {
 
 // ask begins to solicit, at once.
 func (u *uplink) ask(now time.Time) { u.asks, u.askAt, u.hastened = solicitations, now, false }
+
+// askSoon begins to solicit as soon as that isn't more than once a second.
+func (u *uplink) askSoon(now time.Time) {
+	if u.asks > 0 && !u.askAt.After(now.Add(hastenedPause)) {
+		return
+	}
+	u.ask(now)
+	if soonest := u.lastAsked.Add(hastenedPause); !u.lastAsked.IsZero() && now.Before(soonest) {
+		u.askAt = soonest
+	}
+}
 
 // hasten begins to solicit because a prefix was missing. A router that speaks in parts with pauses
 // in between is in doubt for ever, so that isn't done too often.
@@ -98,6 +117,7 @@ func (u *uplink) hear(ra *message.RouterAdvertisement, now time.Time) (changed b
 		u.asks = 0 // RFC 4861 6.3.7: a router has spoken
 	}
 	u.hasten(now)
+	u.renewFrom(now)
 	return changed
 }
 
@@ -144,6 +164,29 @@ func (u *uplink) next() time.Time {
 	return next
 }
 
+// autonomous are the prefixes that guests who share the uplink's link have addresses of.
+func (u *uplink) autonomous() []netip.Prefix {
+	var list []netip.Prefix
+	for _, r := range u.cache {
+		list = append(list, r.autonomous()...)
+	}
+	return list
+}
+
+// close ends all listening.
+func (u *uplink) close() {
+	u.listener.close()
+	u.hush()
+}
+
+// hush ends listening to neighbours.
+func (u *uplink) hush() {
+	if u.ear != nil {
+		u.ear.close()
+		u.ear = nil
+	}
+}
+
 // prefixes are those of all its routers.
 func (u *uplink) prefixes() []netip.Prefix {
 	var list []netip.Prefix
@@ -167,7 +210,7 @@ func (r *Room) solicit(u *uplink) {
 
 // openUplink begins to listen to the interface.
 func (r *Room) openUplink(name string, index int) (*uplink, error) {
-	l, err := listen(index, filterFor(false, message.TypeRouterAdvertisement), true)
+	l, err := listen(index, filterFor(false, message.TypeRouterAdvertisement), allNodes)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen to the routers of %q: %w", name, err)
 	}
@@ -207,6 +250,10 @@ func (r *Room) heard(u *uplink, frame []byte) {
 	}
 	if u.hear(ra, now) {
 		r.news("routers of " + u.name)
+	}
+	if len(r.sharing[u.name]) > 0 {
+		u.review = true
+		r.hurry()
 	}
 	for _, n := range r.networks {
 		if l := n.lessons[k]; l != nil && l.taught() && l.uplink == u.name && l.remember(newBody(ra, now)) {

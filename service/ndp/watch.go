@@ -3,7 +3,7 @@ package ndp
 import "context"
 
 // Watch pokes when what Observe shows has changed by itself: a router or prefix is new, gone or over, an uplink
-// was listened to for long enough, the two hours of a withdrawal are over. It returns nil when ctx is done.
+// was listened to for long enough, a guest whose bridge serves it has an address or lost it, the two hours of a withdrawal are over. It returns nil when ctx is done.
 func (r *Room) Watch(ctx context.Context, poke func(reason string)) error {
 	defer r.addWatcher(poke)()
 	select {

@@ -30,9 +30,14 @@ func (r *Room) teach(op plan.Teach) error {
 	if err != nil {
 		return err
 	}
-	changed, err := r.network(op.Network).teach(op.Uplink, routers, r.bodies(op.Uplink))
+	n := r.network(op.Network)
+	changed, err := n.teach(op.Uplink, routers, r.bodies(op.Uplink))
 	r.dirty = r.dirty || changed
-	return errors.Join(err, r.save())
+	err = errors.Join(err, r.save())
+	if changed && err == nil {
+		r.review(n, r.now())
+	}
+	return err
 }
 
 // withdraw carries out plan.Withdraw. Guests come first, the disk second: killed in between, the next
@@ -50,7 +55,15 @@ func (r *Room) withdraw(op plan.Withdraw) (ports int, err error) {
 	}
 	n.withdraw(routers, now, r.bodies(""))
 	var frames [][]byte
+	own := n.own()
 	for _, k := range routers {
+		if l := n.lessons[k.key]; l == own && own != nil {
+			s := n.served // what comes in place of it is as new to guests as what is announced
+			s.restore = now.Add(restoring)
+			s.due = earlier(s.due, s.restore)
+			frames = append(frames, r.advertisements(n, now, message.AllNodes, message.Multicast(message.AllNodes))...)
+			continue
+		}
 		frames = append(frames, n.finals(k.key, now, message.AllNodes, message.Multicast(message.AllNodes))...)
 	}
 	err = r.tell(n, frames)
@@ -105,30 +118,34 @@ func (r *Room) repeat(n *network, now time.Time) {
 	}
 	if due > 0 {
 		n.repeats = slices.Delete(n.repeats, 0, due)
-		r.complain(r.tell(n, n.allFinals(now, message.AllNodes, message.Multicast(message.AllNodes),
+		r.complain(r.tell(n, r.allFinals(n, now, message.AllNodes, message.Multicast(message.AllNodes),
 			func(l *lesson) bool { return !l.told.IsZero() && now.Sub(l.told) < recent })))
 	}
 	for index, p := range n.ports {
 		if !p.again.IsZero() && !now.Before(p.again) {
 			p.again = time.Time{}
-			r.complain(r.tellPort(index, n.allFinals(now, message.AllNodes, message.Multicast(message.AllNodes), all)))
+			r.complain(r.tellPort(index, r.allFinals(n, now, message.AllNodes, message.Multicast(message.AllNodes), n.unasked)))
 		}
 	}
 }
 
-// answer tells a guest that asks for routers which ones there are no more.
+// answer tells a guest that asks for routers which ones there are no more, and, if its bridge is one, what that
+// has to say, now or as soon as that is known.
 func (r *Room) answer(n *network, port int, s *message.Solicitation, now time.Time) {
+	if n.own() != nil && r.compose(n, now) == nil {
+		r.await(n, port, s, now)
+	}
 	to := message.AllNodes
 	if s.From.IsLinkLocalUnicast() {
 		to = s.From
 	}
-	r.complain(r.tellPort(port, n.allFinals(now, to, s.MAC, all)))
+	r.complain(r.tellPort(port, r.allFinals(n, now, to, s.MAC, all)))
 }
 
-// greet tells a new port of all that was withdrawn, now and once more.
+// greet tells a new port of all that was withdrawn, and of its bridge, now and once more.
 func (r *Room) greet(n *network, index int, now time.Time) {
 	n.ports[index].again = now.Add(portPause)
-	r.complain(r.tellPort(index, n.allFinals(now, message.AllNodes, message.Multicast(message.AllNodes), all)))
+	r.complain(r.tellPort(index, r.allFinals(n, now, message.AllNodes, message.Multicast(message.AllNodes), n.unasked)))
 }
 
 // tell sends the frames of a withdrawal to each port.

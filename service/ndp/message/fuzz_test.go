@@ -166,3 +166,34 @@ func FuzzNeighborAdvertisement(f *testing.F) {
 		}
 	})
 }
+
+// An option is passed on as one that hosts read, or not at all, whatever it is.
+func FuzzProxied(f *testing.F) {
+	for _, text := range []string{"190500000000000a20010db8000000000000000000000053fe800000000000000000000000000053",
+		"9005000100000258000301610000102001000000000000000000000000000000" + "0004aabbccdd000000"} {
+		f.Add(unhex(f, text), int64(10*time.Second))
+	}
+	f.Add(pio("2001:db8::/64", 0xf0, 3600, 1800), int64(time.Second))
+	f.Add(pref64(75, 3), int64(-1))
+	f.Fuzz(func(t *testing.T, option []byte, age int64) {
+		kept := slices.Clone(option)
+		got := Proxied(option, time.Duration(age))
+		if got != nil && (len(got) != 8*int(got[1]) || len(got) == 0 || len(got) > len(option) || got[0] != option[0]) {
+			t.Errorf("%x of %x", got, option)
+		}
+		if again := Proxied(got, 0); !bytes.Equal(again, got) {
+			t.Errorf("%x, and again %x", got, again)
+		}
+		before, lasts := Remaining(option)
+		if after, still := Remaining(got); got != nil && (still != lasts || after > before) {
+			t.Errorf("%x lasts longer than %x", got, option)
+		}
+		if p, ok := parsePrefix(3, got); got != nil && got[0] == 3 && (!ok || p.OnLink || got[3]&0x30 != 0) {
+			t.Errorf("%x of %x", got, option)
+		}
+		Ended(option)
+		if !bytes.Equal(option, kept) {
+			t.Error("the option was written to")
+		}
+	})
+}

@@ -105,10 +105,6 @@ func checkNeighbor(f Frame, kind uint8, section string) (netip.Addr, error) {
 // known of it (RFC 4861 7.2.6).
 func UnsolicitedAdvertisement(target netip.Addr, mac MAC) Frame {
 	target = target.WithZone("")
-	body := make([]byte, neighborLen)
-	body[0], body[atNeighborFlags] = TypeNeighborAdvertisement, flagOverride
-	address := target.As16()
-	copy(body[atTarget:], address[:])
-	body = append(body, linkLayerOption(optionTargetLinkLayer, mac)...)
-	return Frame{Source: mac, Destination: Multicast(AllNodes), From: target, To: AllNodes, HopLimit: hopLimit, ICMP: body}
+	a := NeighborAdvertisement{From: target, To: AllNodes, Target: target, Override: true, MAC: mac, LinkLayer: mac}
+	return a.Frame(Multicast(AllNodes))
 }

@@ -37,6 +37,16 @@ type Prefix struct {
 	Valid, Preferred time.Duration
 }
 
+// After returns what is left of it that long after it was heard, as Announcement has it.
+func (p Prefix) After(age time.Duration) Prefix {
+	for _, d := range []*time.Duration{&p.Valid, &p.Preferred} {
+		if *d < Infinity {
+			*d = max(0, *d-time.Duration(wholeSeconds(age))*time.Second)
+		}
+	}
+	return p
+}
+
 // notPrefixes are what no host has addresses of its own of that a router gave it: the loopback and
 // IPv4-mapped ones, those of the link, and groups.
 var notPrefixes = []netip.Prefix{netip.MustParsePrefix("::/64"), linkLocal, netip.MustParsePrefix("ff00::/8")}

@@ -37,21 +37,26 @@ func (ra *RouterAdvertisement) Announcement(age, retrans time.Duration) []byte {
 		binary.BigEndian.PutUint32(body[atRetransTimer:], uint32(ms))
 	}
 	for kind, option := range options(body[advertisementLen:]) {
-		switch kind {
-		case optionPrefix:
-			if p, ok := parsePrefix(kind, option); ok && p.Preferred <= p.Valid {
-				outlive(option[atValid:], seconds)
-				outlive(option[atPreferred:], seconds)
-			}
-		case optionRoute, optionRDNSS, optionDNSSL, optionEncryptedDNS:
-			outlive(option[atLifetime:], seconds)
-		case optionPREF64:
-			scaled := binary.BigEndian.Uint16(option[atScaledLifetime:])
-			left := remaining(uint32(scaled>>scaleBits<<scaleBits), seconds)
-			binary.BigEndian.PutUint16(option[atScaledLifetime:], uint16(left)&^maskPLC|scaled&maskPLC)
-		}
+		grow(kind, option, seconds)
 	}
 	return body
+}
+
+// grow lets an option's lifetimes be that much older, in place.
+func grow(kind byte, option []byte, seconds uint32) {
+	switch kind {
+	case optionPrefix:
+		if p, ok := parsePrefix(kind, option); ok && p.Preferred <= p.Valid {
+			outlive(option[atValid:], seconds)
+			outlive(option[atPreferred:], seconds)
+		}
+	case optionRoute, optionRDNSS, optionDNSSL, optionEncryptedDNS:
+		outlive(option[atLifetime:], seconds)
+	case optionPREF64:
+		scaled := binary.BigEndian.Uint16(option[atScaledLifetime:])
+		left := remaining(uint32(scaled>>scaleBits<<scaleBits), seconds)
+		binary.BigEndian.PutUint16(option[atScaledLifetime:], uint16(left)&^maskPLC|scaled&maskPLC)
+	}
 }
 
 // Final returns the body of an advertisement by which hosts forget what they were told age ago:
