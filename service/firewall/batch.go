@@ -3,6 +3,7 @@ package firewall
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"sync/atomic"
 
 	"github.com/vishvananda/netlink/nl"
@@ -15,6 +16,8 @@ type batch struct {
 	first, last uint32 // sequence numbers
 	bytes       []byte
 	latest      int // where the latest message begins
+	// needs says what the kernel may lack for a message, by sequence number.
+	needs map[uint32]string
 }
 
 // newBatch begins a transaction that is refused with ERESTART unless the ruleset still is that
@@ -37,6 +40,18 @@ func (b *batch) add(family uint8, message int, flags uint16, attributes ...attri
 	b.bytes = appendMessage(b.bytes, unix.NFNL_SUBSYS_NFTABLES<<8|uint16(message), unix.NLM_F_REQUEST|flags, b.last, family, 0, attributes...)
 }
 
+// need notes what the kernel lacks if it doesn't know what is in the latest message; "" for nothing that
+// it could lack.
+func (b *batch) need(what string) {
+	if what == "" {
+		return
+	}
+	if b.needs == nil {
+		b.needs = map[uint32]string{}
+	}
+	b.needs[b.last] = what
+}
+
 // commit carries out what was added, at least one message, and returns the first message's error
 // that has one.
 func (b *batch) commit() error {
@@ -47,38 +62,41 @@ func (b *batch) commit() error {
 	if err := unix.Sendto(fd, b.bytes, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}
-	return b.conn.batchAnswer(b.first, b.last)
+	failed, err := b.conn.batchAnswer(b.first, b.last)
+	if what := b.needs[failed]; what != "" && lacksExpression(err) {
+		return fmt.Errorf("the kernel lacks %s: %w", what, err)
+	}
+	return err
 }
 
 // batchAnswer reads the answers to a batch whose messages have the sequence numbers first to
-// last, of which last asked for one, and returns the first error among them.
-func (c *conn) batchAnswer(first, last uint32) error {
+// last, of which last asked for one, and returns the first error among them and which message's it is.
+func (c *conn) batchAnswer(first, last uint32) (failed uint32, failure error) {
 	fd := c.sockets[unix.NETLINK_NETFILTER].Socket.GetFd()
 	buffer := make([]byte, 1<<16)
-	var failure error
 	for {
 		n, _, err := unix.Recvfrom(fd, buffer, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 		for header, payload := range messages(buffer[:n]) {
 			if header.Type != unix.NLMSG_ERROR || header.Seq-first > last-first || len(payload) < 4 {
 				continue // left over from a question before this one
 			}
 			if errno := unix.Errno(-int32(binary.NativeEndian.Uint32(payload))); errno != 0 && failure == nil {
-				failure = errno
+				failed, failure = header.Seq, errno
 			}
 			if header.Seq == first {
 				// The batch as a whole was refused. Other answers may follow or not; the one
 				// to a new question comes behind them.
 				_, err := c.generation()
-				return errors.Join(failure, err)
+				return failed, errors.Join(failure, err)
 			}
 			if header.Seq == last {
-				return failure
+				return failed, failure
 			}
 		}
 	}

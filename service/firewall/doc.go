@@ -1,6 +1,7 @@
 // Package firewall is the room of the packet filter: chains of ours in iptables and ip6tables, sets
-// of subnets and interfaces that those of IPv4 refer to, the table of tracked connections, and
-// the guards of IPv6-only links in nftables (guardChains says what they drop).
+// of subnets and interfaces that they refer to, the table of tracked connections, and in nftables what iptables
+// has no match for: the filter of what is routed (tunnelFilter, bridgeFilter), and the guards of IPv6-only
+// links and bridges (guardChains says what they drop).
 //
 // The chains' rules are constant text. What differs between machines and moments is in the sets'
 // members and in the link group of our bridges (BR below; plan.GroupBridge), so that a change
@@ -40,9 +41,13 @@
 // "local src,src" reads: the source address and the incoming interface are a member of
 // gangway-local; "out src,dst": the source address and the outgoing interface, of gangway-out.
 //
-// IPv6 isn't routed between guests and others, it comes by an IPv6-only link:
+// Of IPv6 the sets hold prefixes, which guests may share with the uplink's link; the bridge is then their
+// router:
 //
 //	ip6tables filter GANGWAY-INPUT
+//	  from BR, source neither link-local, nor
+//	    unspecified, nor of the bridge's prefixes DROP     spoofed
+//	  from BR, source is the host's address ..... DROP     spoofed, unless link-local
 //	  not from BR with GroupServices ............ RETURN   host-access=all, and others
 //	  RELATED,ESTABLISHED ....................... ACCEPT   answers to the host
 //	  ICMPv6 .................................... ACCEPT
@@ -50,8 +55,22 @@
 //	ip6tables filter GANGWAY-FORWARD
 //	  from BR, bridged .......................... ACCEPT   \ only where br_netfilter is there
 //	  from or to an IPv6-only link, bridged ..... ACCEPT   /
-//	  from BR ................................... DROP     a forged source gets no answer
+//	  local6 dst,dst, RELATED,ESTABLISHED ....... ACCEPT   answers to guests
+//	  from BR, source isn't of its prefixes ..... DROP     spoofed
+//	  from BR, source is the host's address ..... DROP     spoofed
+//	  from BR, INVALID .......................... DROP     would leave untranslated
+//	  from BR to BR, local6 src,src and dst,dst . ACCEPT   what bridgeFilter lets pass
+//	  local6 src,src and out6 src,dst ........... ACCEPT   the way out
+//	  inbound6 dst,dst, not from BR ............. ACCEPT   inbound=allow
+//	  local6 dst,dst and out6 dst,src, not from BR,
+//	    echo request ............................ ACCEPT   RFC 4890 4.3.1
+//	  from BR ................................... REJECT   makes a dual-stack client fall back at once
 //	  to BR ..................................... REJECT
+//	  borrowed6 src,src, not bridged ............ DROP     it forwards for guests alone
+//	ip6tables nat GANGWAY-POSTROUTING
+//	  nat6 src,dst .............................. MASQUERADE
+//	ip6tables mangle GANGWAY-FORWARD
+//	  SYN, out6 src,dst or dst,src .............. TCPMSS to the path's MTU
 //
 // Where the kernel has no IPv6 these are left out. What keeps them from being read or installed doesn't
 // keep those of IPv4 from it.
@@ -61,9 +80,13 @@
 //	                             └─ inner ══ outer ─┘
 //	                      guard: IPv6 ^      ^ guard: what guests may send
 //
+//	guest ── port ──────────── gway0 ──> the host: routing ──> inet gangway, ip6 gangway ──> FORWARD ──> eth0
+//	            guard: nothing retired ^                 what follows a tunnel, hairpin
+//
 // The guards are chains of family netdev: they see a frame before the bridge does, which so learns
 // nothing from one that is dropped. One transaction puts a guard in the place of another. What it was
-// made from is written down with its rules, so that it is known again whole or not.
+// made from is written down with its rules, so that it is known again whole or not. The same holds for the
+// filter of what is routed, which stands before iptables' chains: its two tables change together.
 //
 // Both backends of iptables work: nf_tables and legacy. Rules are replaced by one
 // iptables-restore --noflush, atomic for each table, jumps included, so that no packet meets a
@@ -82,9 +105,15 @@
 // is loaded later is seen at the next Observe, too; until then bridged frames meet the rules for routed ones.
 // Guards need Linux 5.10, which keeps a table's comment. On the way through an IPv6-only link multicast
 // reaches the host, with GuardSpec.Hosts, too.
+// A guest whose address is retired and that doesn't know its router's MAC address (from its advertisements)
+// isn't told that: its solicitations are dropped.
 // A guest speaks to the host and the outside from its network's subnet only: further addresses
 // that somebody gives a bridge by hand lead nowhere. What we ACCEPT ends the way through
 // iptables alone: nftables chains of others, firewalld's for one, see the packet, too.
+// Where the kernel lacks what bridgeFilter takes, guests of different networks reach each other by IPv6.
+// nft says of table ip6 gangway that iptables-nft manages it, wherever br_netfilter is there: it takes every table
+// with a match of iptables' for one. A host whose kernel has no route to a destination, or forbids it by an
+// unreachable or blackhole route, doesn't count as one that goes into a tunnel.
 // A program that insists on the first place in INPUT or FORWARD, too, gets it until the next
 // Observe. A machine whose iptables was switched to the other backend keeps the rules that
 // were made by the former.

@@ -86,7 +86,7 @@ func (f *Firewall) Close() {
 	f.netlink.close()
 }
 
-// Observe looks at our chains, jumps, sets and guards. With the nf_tables backend iptables-save is run
+// Observe looks at our chains, jumps, sets, guards and the filter of what is routed. With the nf_tables backend iptables-save is run
 // only when the ruleset has changed since the last look. What keeps IPv6 rules from being read is a
 // problem, not an error.
 func (f *Firewall) Observe(ctx context.Context) (vnet.Firewall, error) {
@@ -99,17 +99,18 @@ func (f *Firewall) Observe(ctx context.Context) (vnet.Firewall, error) {
 	if err := f.look(ctx, generation); err != nil {
 		return vnet.Firewall{}, err
 	}
-	if err := f.lookAtGuards(generation); err != nil {
+	if err := f.lookAtTables(generation); err != nil {
 		return vnet.Firewall{}, err
 	}
 	observed := vnet.Firewall{
 		Chains:  f.seen.problem == "",
 		Problem: f.seen.problem,
-		Present: f.seen.present || f.watched.table || f.ownsTables(), // killed in between, they would stay
-		Sets:    make(map[string][]vnet.SetEntry, len(plan.Sets())),
+		Present: f.seen.present || f.watched.present || f.ownsTables(), // killed in between, they would stay
+		Sets:    map[string][]vnet.SetEntry{},
 		Guards:  maps.Clone(f.watched.digests),
+		Forward: f.watched.forward.digest(f.seen.ipv6, f.seen.bridged),
 	}
-	for _, name := range plan.Sets() {
+	for _, name := range setNames(f.seen.ipv6) {
 		entries, ok, err := f.netlink.listSet(name)
 		if err != nil {
 			return vnet.Firewall{}, err
@@ -188,6 +189,10 @@ func (f *Firewall) Apply(ctx context.Context, ops []plan.Op) []plan.Outcome {
 			o.Err = f.setGuard(op.Spec)
 		case plan.DeleteGuard:
 			o.Err = f.deleteGuard(op.Network)
+		case plan.SetForward:
+			o.Err = f.setForward(op.Spec)
+		case plan.DeleteForward:
+			o.Err = f.deleteForward()
 		case plan.FlushFlows:
 			o.Count, o.Err = f.flushFlows(op)
 		default:

@@ -104,6 +104,9 @@ func TestForeignRulesStay(t *testing.T) {
 		COMMIT
 		EOF
 		%s <<-EOF
+		*mangle
+		-A FORWARD -i eth9 -j MARK --set-mark 7
+		COMMIT
 		*nat
 		-A POSTROUTING -s fd00::/64 -j MASQUERADE
 		COMMIT
@@ -115,7 +118,8 @@ func TestForeignRulesStay(t *testing.T) {
 		COMMIT
 		EOF
 		ipset create others hash:net,iface
-		ipset add others 192.0.2.0/24,eth9`, f.ipv4.restore, f.ipv6.restore)
+		ipset add others 192.0.2.0/24,eth9
+		ipset create gangway6-others hash:net,iface family inet6`, f.ipv4.restore, f.ipv6.restore)
 		before, setsBefore := saved(host, f), host.run("ipset", "save")
 
 		if got, want := observe(t, f), (vnet.Firewall{Problem: "chain GANGWAY-FORWARD of table mangle is missing",
@@ -124,7 +128,8 @@ func TestForeignRulesStay(t *testing.T) {
 		}
 		apply(t, f, plan.InstallChains{}, add(plan.SetLocal, "192.168.231.0/24,gway0"))
 		want := vnet.Firewall{Chains: true, Present: true, Guards: map[string]string{}, Sets: map[string][]vnet.SetEntry{
-			plan.SetLocal: {entry("192.168.231.0/24,gway0")}, plan.SetOut: {}, plan.SetNAT: {}, plan.SetInbound: {}}}
+			plan.SetLocal: {entry("192.168.231.0/24,gway0")}, plan.SetOut: {}, plan.SetNAT: {}, plan.SetInbound: {},
+			plan.SetLocal6: {}, plan.SetOut6: {}, plan.SetNAT6: {}, plan.SetInbound6: {}, plan.SetBorrowed6: {}}}
 		if d := cmp.Diff(want, observe(t, f), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); d != "" {
 			t.Errorf("after installation (-want +got):\n%s", d)
 		}

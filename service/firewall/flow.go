@@ -26,11 +26,12 @@ const (
 
 // tracked is a tracked connection, as far as it matters, and what names it to the kernel.
 type tracked struct {
+	family          uint8
 	flow            vnet.Flow
 	tuple, id, zone []byte
 }
 
-// flushFlows deletes the tracked IPv4 connections that op means, and returns how many it
+// flushFlows deletes the tracked connections that op means, of those families that its subnets are of, and returns how many it
 // were. One that ended by itself between the dump and its deletion is counted, too.
 //
 // It is on the path of a switch, between the new route and the first packet that a NAT of
@@ -39,13 +40,20 @@ type tracked struct {
 func (f *Firewall) flushFlows(op plan.FlushFlows) (int, error) {
 	var stale []tracked
 	seen := map[string]bool{} // a dump may show one twice, when the table is rearranged meanwhile
-	err := f.netlink.flows(op.TranslatedOnly, func(t tracked) {
+	judge := func(t tracked) {
 		if slices.ContainsFunc(op.Subnets, func(p netip.Prefix) bool { return p.Contains(t.flow.Source) }) &&
 			!seen[string(t.id)] && op.Stale(t.flow) {
 			seen[string(t.id)] = true
 			stale = append(stale, t)
 		}
-	})
+	}
+	var err error
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		concerned := slices.ContainsFunc(op.Subnets, func(p netip.Prefix) bool { return p.Addr().Is4() == (family == unix.AF_INET) })
+		if concerned && err == nil {
+			err = f.netlink.flows(family, op.TranslatedOnly, judge)
+		}
+	}
 	if err == nil {
 		err = f.netlink.deleteFlows(stale)
 	}
@@ -58,9 +66,9 @@ func (f *Firewall) flushFlows(op plan.FlushFlows) (int, error) {
 // dumpAttempts is how often a dump that was disturbed is made.
 const dumpAttempts = 3
 
-// flows shows each tracked IPv4 connection to f; with translatedOnly the kernel (5.15 and
+// flows shows each tracked connection of the family to f; with translatedOnly the kernel (5.15 and
 // later) leaves out those whose source isn't translated.
-func (c *conn) flows(translatedOnly bool, f func(tracked)) error {
+func (c *conn) flows(family uint8, translatedOnly bool, f func(tracked)) error {
 	var filter []*nl.RtAttr
 	if translatedOnly {
 		filter = append(filter, nl.NewRtAttr(ctaStatus, binary.BigEndian.AppendUint32(nil, statusSrcNAT)),
@@ -69,7 +77,7 @@ func (c *conn) flows(translatedOnly bool, f func(tracked)) error {
 	var list [][]byte
 	var err error
 	for range dumpAttempts {
-		list, err = c.do(unix.NFNL_SUBSYS_CTNETLINK, nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP, filter...)
+		list, err = c.ask(family, unix.NFNL_SUBSYS_CTNETLINK, nl.IPCTNL_MSG_CT_GET, unix.NLM_F_DUMP, filter...)
 		if !errors.Is(err, nl.ErrDumpInterrupted) {
 			break
 		}
@@ -79,13 +87,14 @@ func (c *conn) flows(translatedOnly bool, f func(tracked)) error {
 	}
 	for _, m := range list {
 		if t, ok := parseFlow(m); ok {
+			t.family = family
 			f(t)
 		}
 	}
 	return nil
 }
 
-// parseFlow reads the attributes of a connection; false if it isn't IPv4 or is malformed.
+// parseFlow reads the attributes of a connection; false if it is malformed.
 func parseFlow(b []byte) (tracked, bool) {
 	var t tracked
 	var reply vnet.Flow
@@ -111,14 +120,11 @@ func parseTuple(b []byte) vnet.Flow {
 		switch kind {
 		case nl.CTA_TUPLE_IP:
 			for kind, value := range attributes(value) {
-				if len(value) != 4 {
-					continue
-				}
 				switch kind {
-				case nl.CTA_IP_V4_SRC:
-					f.Source = netip.AddrFrom4([4]byte(value))
-				case nl.CTA_IP_V4_DST:
-					f.Destination = netip.AddrFrom4([4]byte(value))
+				case nl.CTA_IP_V4_SRC, nl.CTA_IP_V6_SRC:
+					f.Source, _ = netip.AddrFromSlice(value)
+				case nl.CTA_IP_V4_DST, nl.CTA_IP_V6_DST:
+					f.Destination, _ = netip.AddrFromSlice(value)
 				}
 			}
 		case nl.CTA_TUPLE_PROTO:
@@ -213,7 +219,7 @@ func appendDeletion(b []byte, t tracked, flags uint16, sequence uint32) []byte {
 	b = binary.NativeEndian.AppendUint16(b, flags)
 	b = binary.NativeEndian.AppendUint32(b, sequence)
 	b = binary.NativeEndian.AppendUint32(b, 0)
-	b = append(b, unix.AF_INET, nl.NFNETLINK_V0, 0, 0)
+	b = append(b, t.family, nl.NFNETLINK_V0, 0, 0)
 	b = appendAttribute(b, nl.CTA_TUPLE_ORIG|unix.NLA_F_NESTED, t.tuple)
 	b = appendAttribute(b, ctaID, t.id)
 	if t.zone != nil {

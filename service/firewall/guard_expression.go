@@ -10,15 +10,17 @@ import (
 // that can't be carried out, for want of the bytes that it is to load, ends the rule: it doesn't match.
 type expression = attribute
 
-// guardRule is a rule of a guard: what it is for, the steps, and what becomes of the frame.
-type guardRule struct {
+// ownRule is a rule of a table of ours: what it is for, the steps, and what becomes of the packet.
+type ownRule struct {
 	name  string
 	steps []expression
+	// needs says what the kernel may lack for it, "" if nothing that it could have lost.
+	needs string
 }
 
 // rule puts a rule together of conditions and what follows from them.
-func rule(name string, parts ...[]expression) guardRule {
-	r := guardRule{name: name}
+func rule(name string, parts ...[]expression) ownRule {
+	r := ownRule{name: name}
 	for _, p := range parts {
 		r.steps = append(r.steps, p...)
 	}

@@ -113,8 +113,8 @@ func TestGuardRetiredWithoutAnswer(t *testing.T) {
 	d := newDock(t, "iptables-nft")
 	spec := guardSpec()
 	spec.Retired = []netip.Prefix{netip.MustParsePrefix("2001:db8:a::/64")}
-	must(t, d.firewall.changeGuards(func(b *batch, g guards) error {
-		return g.put(b, guardChains(spec, nil, false), spec.Digest())
+	must(t, d.firewall.change([]ownTable{guardTable}, func(b *batch, there []found) error {
+		return there[0].putGuard(b, spec, guardChains(spec, nil, false))
 	}))
 	if got := d.guarded(t); got != spec.Digest() {
 		t.Errorf("observed %q, want %q", got, spec.Digest())

@@ -17,14 +17,23 @@ import (
 const (
 	innerSuffix   = "-inner"
 	outerSuffix   = "-outer"
+	bridgeSuffix  = "-bridge"
 	refusedSuffix = "-refused"
 )
 
-// guardChain is a chain of a guard. With a device it stands at that one's ingress and drops what no
-// rule accepts; without, others lead to it.
-type guardChain struct {
-	name, device string
-	rules        []guardRule
+// Those of a guard of an IPv6-only link, and of one at a bridge. The first has most rules.
+var (
+	linkSuffixes   = []string{outerSuffix, innerSuffix, refusedSuffix}
+	bridgeSuffixes = []string{bridgeSuffix, refusedSuffix}
+)
+
+// policyOf is what becomes of what no rule of a chain decides on. The one at a bridge, which is in the way of
+// all that guests want of the host, doesn't close it when somebody flushes the chain.
+func policyOf(suffix string) uint32 {
+	if suffix == bridgeSuffix {
+		return nfAccept
+	}
+	return nfDrop
 }
 
 // Protocol numbers that package unix lacks: Mobility (RFC 6275), HIP (RFC 7401), Shim6 (RFC 5533).
@@ -51,7 +60,13 @@ const (
 // guardChains returns a guard's chains. answer tells whether what has a retired source is answered; it
 // is only dropped otherwise.
 //
-// What is dropped is counted, by the rules in this order. At the inner end:
+// At the ingress of a bridge that is its guests' router, where what they hand up to the host comes by:
+//
+//	not IPv6 ............................ is accepted
+//	retired source ...................... to the chain below, once for each prefix
+//	the rest ............................ is accepted
+//
+// On an IPv6-only link what is dropped is counted, by the rules in this order. At the inner end:
 //
 //	not IPv6 ............................ also what has a VLAN tag, or IPv6 behind LLC
 //
@@ -89,19 +104,34 @@ const (
 // true one in the next fragment.
 //
 // TCP to the host is judged by its flags alone: a bridge needn't have connection tracking.
-func guardChains(spec plan.GuardSpec, hosts []net.HardwareAddr, answer bool) []guardChain {
-	inner := []guardRule{
+func guardChains(spec plan.GuardSpec, hosts []net.HardwareAddr, answer bool) []ownChain {
+	refused := ownChain{name: spec.Network + refusedSuffix, rules: refusedRules(answer)}
+	base := func(suffix, device string, rules []ownRule) ownChain {
+		return ownChain{name: spec.Network + suffix, at: ingress(device, policyOf(suffix)), rules: rules}
+	}
+	if spec.Bridge != "" {
+		return []ownChain{base(bridgeSuffix, spec.Bridge, bridgeRules(spec)), refused}
+	}
+	inner := []ownRule{
 		rule("IPv6", is(etherType, 0x86, 0xdd), accept()),
 		rule("not IPv6", drop()),
 	}
-	return []guardChain{
-		{spec.Network + innerSuffix, spec.Inner, inner},
-		{spec.Network + outerSuffix, spec.Outer, outerRules(spec, hosts)},
-		{spec.Network + refusedSuffix, "", refusedRules(answer)},
-	}
+	return []ownChain{base(innerSuffix, spec.Inner, inner), base(outerSuffix, spec.Outer, outerRules(spec, hosts)), refused}
 }
 
-func outerRules(spec plan.GuardSpec, hosts []net.HardwareAddr) []guardRule {
+func bridgeRules(spec plan.GuardSpec) []ownRule {
+	rules := []ownRule{rule("not IPv6", isNot(etherType, 0x86, 0xdd), accept())}
+	return append(append(rules, retiredRules(spec)...), rule("the rest", accept()))
+}
+
+func retiredRules(spec plan.GuardSpec) (rules []ownRule) {
+	for _, p := range spec.Retired {
+		rules = append(rules, rule("retired: "+p.String(), within(p), goTo(spec.Network+refusedSuffix)))
+	}
+	return rules
+}
+
+func outerRules(spec plan.GuardSpec, hosts []net.HardwareAddr) []ownRule {
 	var (
 		group  = bits(destinationMACByte, []byte{1}, unix.NFT_CMP_EQ, []byte{1})
 		icmp   = upper(unix.IPPROTO_ICMPV6)
@@ -110,14 +140,12 @@ func outerRules(spec plan.GuardSpec, hosts []net.HardwareAddr) []guardRule {
 		direct = is(nextHeader, unix.IPPROTO_FRAGMENT)
 		later  = bits(fragmentOffset, []byte{0xff, 0xf8}, unix.NFT_CMP_NEQ, []byte{0, 0})
 	)
-	rules := []guardRule{
+	rules := []ownRule{
 		rule("not IPv6", isNot(etherType, 0x86, 0xdd), drop()),
 		rule("from a group address", bits(sourceMACByte, []byte{1}, unix.NFT_CMP_EQ, []byte{1}), drop()),
 		rule("to the link's own end", toItself(), drop()),
 	}
-	for _, p := range spec.Retired {
-		rules = append(rules, rule("retired: "+p.String(), within(p), goTo(spec.Network+refusedSuffix)))
-	}
+	rules = append(rules, retiredRules(spec)...)
 	for _, host := range hosts {
 		toHost := is(destinationMAC, host...)
 		rules = append(rules,
@@ -158,13 +186,13 @@ func outerRules(spec plan.GuardSpec, hosts []net.HardwareAddr) []guardRule {
 	)
 }
 
-func refusedRules(answer bool) []guardRule {
+func refusedRules(answer bool) []ownRule {
 	resets, unreachables := answerReset(), answerUnreachable(codePolicyFail)
 	if !answer {
 		resets, unreachables = drop(), drop()
 	}
 	icmp := upper(unix.IPPROTO_ICMPV6)
-	return []guardRule{
+	return []ownRule{
 		rule("retired: error", icmp, below(icmpType, icmpInformational), drop()),
 		rule("retired: neighbour discovery", icmp, between(icmpType, routerSolicitation, redirect), drop()),
 		rule("retired: multicast", is(destinationByte, 0xff), drop()),
@@ -176,9 +204,14 @@ func refusedRules(answer bool) []guardRule {
 // edition identifies the rules that this process would install: those of another, with the same spec,
 // may differ.
 var edition = sync.OnceValue(func() string {
-	spec := plan.GuardSpec{Retired: []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}}
+	retired := []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")}
+	chains := guardChains(plan.GuardSpec{Retired: retired}, []net.HardwareAddr{bytes.Repeat([]byte{2}, 6)}, true)
+	return editionOf(append(chains, guardChains(plan.GuardSpec{Bridge: "gway0", Retired: retired}, nil, true)...))
+})
+
+func editionOf(chains []ownChain) string {
 	h := sha256.New()
-	for _, c := range guardChains(spec, []net.HardwareAddr{bytes.Repeat([]byte{2}, 6)}, true) {
+	for _, c := range chains {
 		for _, r := range c.rules {
 			h.Write([]byte(r.name))
 			for _, s := range r.steps {
@@ -187,4 +220,4 @@ var edition = sync.OnceValue(func() string {
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)[:4])
-})
+}

@@ -7,8 +7,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
-
-	"gangway/service/plan"
 )
 
 // attempts is how often a change of the rules is tried when somebody else's changes, made
@@ -17,7 +15,11 @@ const attempts = 3
 
 // install makes sets, chains and jumps what they should be. What is right isn't touched.
 func (f *Firewall) install(ctx context.Context) error {
-	for _, name := range plan.Sets() {
+	ipv6, err := hasIPv6()
+	if err != nil {
+		return err
+	}
+	for _, name := range setNames(ipv6) {
 		if err := f.netlink.createSet(name); err != nil {
 			return err
 		}
@@ -103,11 +105,11 @@ func (r reading) goneJumps() (gone []chain, only bool) {
 // the kernel frees rules of nftables some milliseconds after their removal.
 const destroyPatience = 2 * time.Second
 
-// remove takes away jumps, chains, guards and sets of ours, and then the tables that came with them.
+// remove takes away jumps, chains, guards, sets and tables of ours, and then the tables that came with them.
 func (f *Firewall) remove(ctx context.Context) error {
 	// First of all nobody may leave any more: translation goes before the chain that
 	// forbids what isn't translated.
-	for _, name := range plan.Sets() {
+	for _, name := range setNames(true) {
 		if err := f.netlink.flushSet(name); err != nil {
 			return err
 		}
@@ -134,9 +136,9 @@ func (f *Firewall) remove(ctx context.Context) error {
 		return fmt.Errorf("cannot remove firewall chains: %w", thwarted)
 	}
 	f.forgetForms()
-	errs := []error{unread, unsettled, f.removeGuards()}
+	errs := []error{unread, unsettled, f.removeGuards(), f.removeForward()}
 	deadline := time.Now().Add(destroyPatience)
-	for _, name := range plan.Sets() {
+	for _, name := range setNames(true) {
 		errs = append(errs, f.destroy(ctx, name, deadline))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -97,7 +97,7 @@ func TestHostServices6(t *testing.T) {
 		d.host.sh("ip link set %s nomaster; ip addr add 2001:db8:a::3/128 dev gway0 nodad; ip -6 route add 2001:db8:a::10 dev gway0", inner)
 		d.guest.serve("[::]:7")
 		d.host.serve("[::]:7")
-		apply(t, d.firewall, plan.InstallChains{})
+		apply(t, d.firewall, plan.InstallChains{}, add(plan.SetLocal6, "2001:db8:a::/64,gway0"))
 		if !d.guest.pings("2001:db8:a::3") {
 			t.Error("no echo from the host")
 		}
@@ -122,9 +122,9 @@ func TestKernelWithoutIPv6(t *testing.T) {
 			f, err := New(Options{Program: fourOnly(t, program), RuntimeDir: t.TempDir()})
 			must(t, err)
 			defer f.Close()
-			apply(t, f, plan.InstallChains{})
-			if got := observe(t, f); !got.Chains {
-				t.Errorf("problem %q", got.Problem)
+			apply(t, f, plan.InstallChains{}, plan.SetForward{Spec: fullForward})
+			if got := observe(t, f); !got.Chains || got.Forward != fullForward.Digest() || len(got.Sets) != len(plan.Sets()) {
+				t.Errorf("problem %q, filter %q, sets %v", got.Problem, got.Forward, got.Sets)
 			}
 			if got := nftRuleset(host); strings.Contains(got, "table ip6") {
 				t.Errorf("IPv6 rules:\n%s", got)
@@ -171,9 +171,9 @@ func TestIPv6TableOfNftables(t *testing.T) {
 	t.Parallel()
 	host := newNamespace(t, "host")
 	host.enter()
-	host.sh(`nft add table ip6 nat
-		nft add chain ip6 nat others '{ type filter hook forward priority 5; }'
-		nft add rule ip6 nat others meta mark and 7 vmap '{ 1 : drop }'`)
+	host.sh(`nft add table ip6 raw
+		nft add chain ip6 raw others '{ type filter hook forward priority 5; }'
+		nft add rule ip6 raw others meta mark and 7 vmap '{ 1 : drop }'`)
 	f := remembering(t, "iptables-nft", t.TempDir())
 	apply(t, f, plan.InstallChains{}) // a table that isn't used doesn't matter
 	if got := observe(t, f); !got.Chains {
@@ -199,7 +199,7 @@ func TestIPv6TableOfNftables(t *testing.T) {
 	if got := host.run("iptables-nft-save"); strings.Contains(got, "GANGWAY") {
 		t.Errorf("left:\n%s", got)
 	}
-	host.sh("nft delete table ip6 filter; nft delete table ip6 nat")
+	host.sh("nft delete table ip6 filter; nft delete table ip6 raw")
 	apply(t, f, plan.InstallChains{}, plan.RemoveFirewall{})
 	if got := nftRuleset(host); got != "" {
 		t.Errorf("left in the end, before %s:\n%s", before, got)

@@ -173,8 +173,14 @@ var counterLine = regexp.MustCompile(`counter packets (\d+) .*comment "([^"]*)"`
 // dropped returns how much each rule of a chain has dropped, by its name.
 func (n *namespace) dropped(chain string) map[string]int {
 	n.t.Helper()
+	return n.counted("netdev", plan.GuardTable, chain)
+}
+
+// counted returns what the rules of a chain have counted, by their names.
+func (n *namespace) counted(family, table, chain string) map[string]int {
+	n.t.Helper()
 	counts := map[string]int{}
-	for line := range strings.Lines(n.run("nft", "list", "chain", "netdev", plan.GuardTable, chain)) {
+	for line := range strings.Lines(n.run("nft", "list", "chain", family, table, chain)) {
 		if m := counterLine.FindStringSubmatch(line); m != nil {
 			count, err := strconv.Atoi(m[1])
 			must(n.t, err)

@@ -28,11 +28,15 @@ func remembering(t testing.TB, program, dir string) *Firewall {
 }
 
 // allTables are those that iptables makes for us.
-var allTables = []string{"filter", "ip6 filter", "mangle", "nat"}
+var allTables = []string{"filter", "ip6 filter", "ip6 mangle", "ip6 nat", "mangle", "nat"}
 
 // announced is the memory of a process that was killed before it saw them.
 func announced() map[string]uint64 {
-	return map[string]uint64{"filter": 0, "ip6 filter": 0, "mangle": 0, "nat": 0}
+	tables := map[string]uint64{}
+	for _, name := range allTables {
+		tables[name] = 0
+	}
+	return tables
 }
 
 // tables lists the names of the nftables tables, those of other families than IPv4 with the family.
@@ -138,12 +142,11 @@ func TestTablesGo(t *testing.T) {
 		}},
 		{"killed while removing", func(t *testing.T, host *namespace, _ *Firewall, dir string) *Firewall {
 			for _, table := range []string{"filter", "mangle", "nat"} {
-				host.sh("iptables-nft -t %[1]s -F; iptables-nft -t %[1]s -X", table)
+				host.sh("for p in iptables-nft ip6tables-nft; do $p -t %[1]s -F; $p -t %[1]s -X; done", table)
 			}
-			host.sh("ip6tables-nft -F; ip6tables-nft -X")
 			f := remembering(t, "iptables-nft", dir)
 			// The kernel frees the rules some time after they went.
-			for _, set := range plan.Sets() {
+			for _, set := range setNames(true) {
 				eventually(t, "set "+set+" goes", func() bool { return f.netlink.destroySet(set) == nil })
 			}
 			if !observe(t, f).Present {
@@ -152,13 +155,14 @@ func TestTablesGo(t *testing.T) {
 			return f
 		}},
 		{"flushed and mended", func(t *testing.T, host *namespace, f *Firewall, _ string) *Firewall {
-			host.sh("for t in 'ip filter' 'ip mangle' 'ip nat' 'ip6 filter'; do nft delete table $t; done")
+			host.sh("for t in 'ip filter' 'ip mangle' 'ip nat' 'ip6 filter' 'ip6 mangle' 'ip6 nat'; do nft delete table $t; done")
 			apply(t, f, plan.InstallChains{})
 			return f
 		}},
 		{"used by others for a while", func(_ *testing.T, host *namespace, f *Firewall, _ string) *Firewall {
 			host.sh(`iptables-nft -t nat -A PREROUTING -j ACCEPT; iptables-nft -t nat -D PREROUTING -j ACCEPT
-				iptables-nft -t mangle -A OUTPUT -j ACCEPT; iptables-nft -t mangle -D OUTPUT -j ACCEPT`)
+				iptables-nft -t mangle -A OUTPUT -j ACCEPT; iptables-nft -t mangle -D OUTPUT -j ACCEPT
+				ip6tables-nft -t nat -A PREROUTING -j ACCEPT; ip6tables-nft -t nat -D PREROUTING -j ACCEPT`)
 			return f
 		}},
 	} {
@@ -204,6 +208,8 @@ func TestTablesStay(t *testing.T) {
 		{"IPv6's there before", []string{"ip6 filter"}, "", []string{"ip6 filter"}, ""},
 		{"IPv6 rule", nil, "ip6tables-nft -A FORWARD -s 2001:db8::7 -j ACCEPT", []string{"ip6 filter"}, "ip6 saddr 2001:db8::7"},
 		{"IPv6 policy", nil, "ip6tables-nft -P FORWARD DROP", []string{"ip6 filter"}, "hook forward priority filter; policy drop"},
+		{"IPv6 translation", nil, "ip6tables-nft -t nat -A POSTROUTING -s 2001:db8::7 -j MASQUERADE", []string{"ip6 nat"}, "ip6 saddr 2001:db8::7"},
+		{"IPv6 mangle made anew", nil, "nft delete table ip6 mangle; ip6tables-nft -t mangle -A FORWARD -j ACCEPT; ip6tables-nft -t mangle -D FORWARD -j ACCEPT", []string{"ip6 mangle"}, "chain FORWARD"},
 		{"IPv6 table gone", nil, "nft delete table ip6 filter", []string{}, ""},
 		{"one there before", []string{"nat"}, "", []string{"nat"}, ""},
 		{"one there before, mended", []string{"nat"}, "iptables-nft -t nat -F", []string{"nat"}, ""},
@@ -241,7 +247,7 @@ func TestTablesStay(t *testing.T) {
 					t.Errorf("ruleset (-before +after):\n%s", d)
 				}
 				// From now on they are somebody else's, whatever becomes of them.
-				host.sh("iptables-nft -t nat -F; iptables-nft -t filter -F; ip6tables-nft -F")
+				host.sh("for p in iptables-nft ip6tables-nft; do $p -t nat -F; $p -t filter -F; done")
 				left := nftRuleset(host)
 				apply(t, f, plan.InstallChains{}, plan.RemoveFirewall{})
 				for _, table := range test.want {
@@ -286,7 +292,7 @@ func TestTablesLegacy(t *testing.T) {
 	if err := legacy.removeTables(); err != nil {
 		t.Error(err)
 	}
-	if d := cmp.Diff(before, nftRuleset(host)); d != "" || len(remembered(t, dir)) != 4 {
+	if d := cmp.Diff(before, nftRuleset(host)); d != "" || len(remembered(t, dir)) != len(allTables) {
 		t.Errorf("remembered: %v, ruleset (-before +after):\n%s", remembered(t, dir), d)
 	}
 }

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"gangway/service/plan"
 	"gangway/service/vnet"
 )
 
@@ -18,6 +20,22 @@ const setType = "hash:net,iface"
 
 // hashFull is IPSET_ERR_HASH_FULL of linux/netfilter/ipset/ip_set.h: no room for the element.
 const hashFull = nl.IPSET_ERR_TYPE_SPECIFIC
+
+// familyOfSet tells of which family's addresses a set is; one that isn't ours counts as IPv4.
+func familyOfSet(name string) uint8 {
+	if slices.Contains(plan.Sets6(), name) {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
+}
+
+// setNames are the names of our sets, those of IPv6 where the kernel has it.
+func setNames(ipv6 bool) []string {
+	if ipv6 {
+		return append(plan.Sets(), plan.Sets6()...)
+	}
+	return plan.Sets()
+}
 
 // The requests are put together here, and not by netlink's IpsetAdd and its like: those
 // panic on errors that aren't errno, and write to the standard logger about attributes that
@@ -48,13 +66,13 @@ func (c *conn) checkSetType() error {
 	return nil
 }
 
-// createSet creates an empty set of our type; one that exists is left as it is.
+// createSet creates an empty set of our type and the name's family; one that exists is left as it is.
 func (c *conn) createSet(name string) error {
 	_, err := c.ipset(nl.IPSET_CMD_CREATE, unix.NLM_F_ACK|unix.NLM_F_CREATE,
 		setName(name),
 		nl.NewRtAttr(nl.IPSET_ATTR_TYPENAME, nl.ZeroTerminated(setType)),
 		nl.NewRtAttr(nl.IPSET_ATTR_REVISION, nl.Uint8Attr(0)), // the oldest has all that we use
-		nl.NewRtAttr(nl.IPSET_ATTR_FAMILY, nl.Uint8Attr(unix.AF_INET)),
+		nl.NewRtAttr(nl.IPSET_ATTR_FAMILY, nl.Uint8Attr(familyOfSet(name))),
 		nl.NewRtAttr(nl.IPSET_ATTR_DATA|int(nl.NLA_F_NESTED), nil))
 	if err != nil {
 		return fmt.Errorf("cannot create set %q: %w", name, err)
@@ -104,15 +122,21 @@ func (c *conn) deleteEntry(set string, e vnet.SetEntry) error {
 
 // changeEntry sends the request without NLM_F_EXCL: what is so already is no error.
 func (c *conn) changeEntry(command int, set string, e vnet.SetEntry) error {
+	ipv6 := familyOfSet(set) == unix.AF_INET6
 	switch {
-	case !e.Prefix.IsValid() || !e.Prefix.Addr().Is4() || e.Prefix.Bits() == 0:
+	case !ipv6 && (!e.Prefix.IsValid() || !e.Prefix.Addr().Is4() || e.Prefix.Bits() == 0):
 		return errors.New("not an IPv4 prefix of 1 to 32 bits")
+	case ipv6 && (!e.Prefix.IsValid() || !e.Prefix.Addr().Is6() || e.Prefix.Addr().Is4In6() || e.Prefix.Bits() == 0):
+		return errors.New("not an IPv6 prefix of 1 to 128 bits")
 	case e.Interface == "" || len(e.Interface) > vnet.MaxInterfaceName || strings.ContainsRune(e.Interface, 0):
 		return errors.New("not an interface name")
 	}
-	address := e.Prefix.Masked().Addr().As4()
+	kind := nl.IPSET_ATTR_IPADDR_IPV4
+	if ipv6 {
+		kind = nl.IPSET_ATTR_IPADDR_IPV6
+	}
 	ip := nl.NewRtAttr(nl.IPSET_ATTR_IP|int(nl.NLA_F_NESTED), nil)
-	ip.AddRtAttr(nl.IPSET_ATTR_IPADDR_IPV4|int(nl.NLA_F_NET_BYTEORDER), address[:])
+	ip.AddRtAttr(kind|int(nl.NLA_F_NET_BYTEORDER), e.Prefix.Masked().Addr().AsSlice())
 	data := nl.NewRtAttr(nl.IPSET_ATTR_DATA|int(nl.NLA_F_NESTED), nil)
 	data.AddChild(ip)
 	data.AddRtAttr(nl.IPSET_ATTR_CIDR, nl.Uint8Attr(uint8(e.Prefix.Bits())))
@@ -155,12 +179,12 @@ func (c *conn) listSet(name string) ([]vnet.SetEntry, bool, error) {
 
 func parseEntry(b []byte) (e vnet.SetEntry, ok bool) {
 	var address netip.Addr
-	bits := 32 // the kernel leaves out nothing, but that is what no length would mean
+	bits := -1
 	for kind, value := range attributes(b) {
 		switch kind {
 		case nl.IPSET_ATTR_IP:
 			for kind, value := range attributes(value) {
-				if kind == nl.IPSET_ATTR_IPADDR_IPV4 {
+				if kind == nl.IPSET_ATTR_IPADDR_IPV4 || kind == nl.IPSET_ATTR_IPADDR_IPV6 {
 					address, _ = netip.AddrFromSlice(value)
 				}
 			}
@@ -172,8 +196,11 @@ func parseEntry(b []byte) (e vnet.SetEntry, ok bool) {
 			e.Interface = unix.ByteSliceToString(value)
 		}
 	}
-	if !address.Is4() || e.Interface == "" {
+	if !address.IsValid() || e.Interface == "" {
 		return e, false
+	}
+	if bits < 0 { // the kernel leaves out nothing, but that is what no length would mean
+		bits = address.BitLen()
 	}
 	e.Prefix = netip.PrefixFrom(address, bits)
 	return e, e.Prefix.IsValid()

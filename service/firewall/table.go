@@ -43,28 +43,34 @@ type baseChain struct {
 // baseChains are iptables-nft's in the tables that we use (iptables 1.8.9, iptables/nft.c,
 // xtables_ipv4; it names it so for both families).
 var baseChains = map[string][]baseChain{
-	"mangle": {
+	"mangle":             mangleChains,
+	"nat":                natChains,
+	"filter":             filterChains,
+	ip6Prefix + "mangle": mangleChains,
+	ip6Prefix + "nat":    natChains,
+	ip6Prefix + "filter": filterChains,
+}
+
+var (
+	mangleChains = []baseChain{
 		{"PREROUTING", "filter", unix.NF_INET_PRE_ROUTING, -150},
 		{"INPUT", "filter", unix.NF_INET_LOCAL_IN, -150},
 		{"FORWARD", "filter", unix.NF_INET_FORWARD, -150},
 		{"OUTPUT", "route", unix.NF_INET_LOCAL_OUT, -150},
 		{"POSTROUTING", "filter", unix.NF_INET_POST_ROUTING, -150},
-	},
-	"nat": {
+	}
+	natChains = []baseChain{
 		{"PREROUTING", "nat", unix.NF_INET_PRE_ROUTING, -100},
 		{"INPUT", "nat", unix.NF_INET_LOCAL_IN, 100},
 		{"OUTPUT", "nat", unix.NF_INET_LOCAL_OUT, -100},
 		{"POSTROUTING", "nat", unix.NF_INET_POST_ROUTING, 100},
-	},
-	"filter":             filterChains,
-	ip6Prefix + "filter": filterChains,
-}
-
-var filterChains = []baseChain{
-	{"INPUT", "filter", unix.NF_INET_LOCAL_IN, 0},
-	{"FORWARD", "filter", unix.NF_INET_FORWARD, 0},
-	{"OUTPUT", "filter", unix.NF_INET_LOCAL_OUT, 0},
-}
+	}
+	filterChains = []baseChain{
+		{"INPUT", "filter", unix.NF_INET_LOCAL_IN, 0},
+		{"FORWARD", "filter", unix.NF_INET_FORWARD, 0},
+		{"OUTPUT", "filter", unix.NF_INET_LOCAL_OUT, 0},
+	}
+)
 
 // nftTable is a table of nftables.
 type nftTable struct {

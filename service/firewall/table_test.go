@@ -117,7 +117,7 @@ func TestBatchAnswersAreRead(t *testing.T) {
 			attribute{unix.NFTA_TABLE_NAME, []byte("nothing\x00")})
 		must(t, unix.Sendto(handle.Socket.GetFd(), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
 	}
-	if err := f.netlink.batchAnswer(first, last); !errors.Is(err, unix.ENOENT) {
+	if _, err := f.netlink.batchAnswer(first, last); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("error is %v", err)
 	}
 	if n, _, err := unix.Recvfrom(handle.Socket.GetFd(), make([]byte, 4096), unix.MSG_DONTWAIT); !errors.Is(err, unix.EAGAIN) {

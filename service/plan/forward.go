@@ -24,10 +24,11 @@ func (b *builder) planForward() {
 func (b *builder) forwardSpec() ForwardSpec {
 	var spec ForwardSpec
 	for _, d := range b.active() {
-		if d.router != nil && !d.settings.IsolatePorts {
+		// By the settings, not by what is in force: a change of uplink needs no other filter.
+		if !d.settings.IsolatePorts {
 			spec.Hairpin = append(spec.Hairpin, d.Bridge)
 		}
-		if d.settings.Uplink == "auto" && d.settings.VPN != "bypass" && (d.routes4() || d.router != nil) {
+		if d.settings.Uplink == "auto" && d.settings.VPN != "bypass" {
 			spec.Follow = append(spec.Follow, d.Bridge)
 		}
 	}

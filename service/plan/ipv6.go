@@ -68,7 +68,7 @@ func (b *builder) bind6(d *Decision) (up *vnet.Uplink, why string) {
 	if up != nil && d.settings.Uplink == "auto" && !b.settled(up) && len(b.have.NDP.Advertised[up.Interface].Routers) == 0 {
 		for i := range ups.List {
 			u := &ups.List[i]
-			if u.Usable && u.Index != up.Index && b.allowed(d, u) && len(b.have.NDP.Advertised[u.Interface].Routers) > 0 && b.wasOn(d, u) {
+			if u.Usable && u.Index != up.Index && b.allowed(d, u) && b.wasOn(d, u) && b.way6(d.settings, d, u).method != "link-local" {
 				return u, "until the routers of " + up.Interface + " were listened for"
 			}
 		}

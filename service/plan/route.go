@@ -44,6 +44,10 @@ func (b *builder) planRouting() {
 
 const mainTable = 254 // RT_TABLE_MAIN
 
+// defaultBits6 is defaultBits for IPv6: 2000::/3 is all of the internet (RFC 4291 2.4), and what VPNs lay over the
+// host's default route as well.
+const defaultBits6 = 3
+
 // rulesFor are the network's two rules of a family, given all that there are. Where guests go into a VPN with the host,
 // its own rules may come before ours. Where they don't, they must not: and a rule that is added without a
 // priority, as wg-quick's are, the kernel puts before all others but the first.
@@ -55,6 +59,9 @@ func rulesFor(d *Decision, table uint32, ipv6 bool, all []vnet.Rule) []vnet.Rule
 	rule := vnet.Rule{IPv6: ipv6, IIF: d.Bridge, Protocol: Protocol}
 	first, second := rule, rule
 	first.Priority, first.Table, first.SuppressPrefixLength = main, mainTable, defaultBits
+	if ipv6 {
+		first.SuppressPrefixLength = defaultBits6
+	}
 	second.Priority, second.Table, second.SuppressPrefixLength = own, table, -1
 	return []vnet.Rule{first, second}
 }

@@ -58,6 +58,11 @@ func TestConvertIPv6(t *testing.T) {
 			s.route6("tun0", "8000::/1", "")
 			s.pic.egress6 = s.index("tun0")
 		}, "tun0", vnet.Uplink{Kind: vnet.VPN, Default6: true}, "tun0"},
+		"a VPN over the internet": {func(s *scene) {
+			s.tunnel46("tun0")
+			s.route6("tun0", "2000::/3", "")
+			s.pic.egress6 = s.index("tun0")
+		}, "tun0", vnet.Uplink{Kind: vnet.VPN, Default6: true}, "tun0"},
 		"a VPN with a table of its own": {func(s *scene) {
 			s.tunnel46("tun0")
 			s.route("tun0", "10.200.0.0/16", "", 50)

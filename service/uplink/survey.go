@@ -21,6 +21,7 @@ const (
 
 var (
 	everything6 = netip.MustParsePrefix("::/0")
+	internet6   = netip.MustParsePrefix("2000::/3")
 	lowerHalf6  = netip.MustParsePrefix("::/1")
 	upperHalf6  = netip.MustParsePrefix("8000::/1")
 
@@ -158,11 +159,14 @@ func (s *survey) best(index int, dst netip.Prefix, table func(uint32) bool) (way
 	return best, found
 }
 
-// default6 returns how the link takes everything of IPv6, by a default route in the main table or by the two
-// halves that hide one.
+// default6 returns how the link takes everything of IPv6, by a default route in the main table, by the two
+// halves that hide one, or by a route to all of the internet (RFC 4291 2.4).
 func (s *survey) default6(index int) (way, bool) {
 	isMain := func(t uint32) bool { return t == tableMain }
 	if w, ok := s.best(index, everything6, isMain); ok {
+		return w, true
+	}
+	if w, ok := s.best(index, internet6, isMain); ok {
 		return w, true
 	}
 	w, lower := s.best(index, lowerHalf6, isMain)
