@@ -21,6 +21,7 @@ import (
 	"gangway/service/gate"
 	"gangway/service/link"
 	"gangway/service/ndp"
+	"gangway/service/plan"
 	"gangway/service/store"
 	"gangway/service/uplink"
 )
@@ -110,7 +111,9 @@ func run(ctx context.Context, o options) error {
 	}
 	if o.dryRun {
 		for _, op := range ops {
-			fmt.Println(op)
+			if _, ok := op.(plan.Serve); !ok { // what a daemon that runs has in its memory can't be seen from here
+				fmt.Println(op)
+			}
 		}
 		return err
 	}

@@ -230,3 +230,31 @@ func TestGuestsOfAnEarlierLife(t *testing.T) {
 		t.Error("found again, again")
 	}
 }
+
+// A guest whose port is gone is looked for behind the others, and found there or soon forgotten.
+func TestAGuestWhosePortIsGone(t *testing.T) {
+	t.Parallel()
+	guest := message.MAC{2, 0, 0, 0, 0, 1}
+	begin := func() (*neighbours, time.Time) {
+		n, now := newNeighbours(), time.Unix(1000, 0)
+		n.doubt(now)
+		n.take(address(0), guest, 1, now)
+		n.leave(1, now)
+		if ask, changed := n.silent(now, probePause); len(ask) != 1 || changed {
+			t.Fatalf("asked at once: %v, changed %v", ask, changed)
+		}
+		return &n, now
+	}
+	n, now := begin()
+	if got := n.take(address(0), guest, 2, now.Add(time.Second)); got != same || n.list[address(0)].port != 2 || n.list[address(0)].rival != nil {
+		t.Errorf("back behind another port: %v, %+v", got, n.list)
+	}
+	n, now = begin()
+	for range probeMisses {
+		now = now.Add(disputePause)
+		n.silent(now, probePause)
+	}
+	if len(n.list) != 0 || len(n.counts) != 0 {
+		t.Errorf("gone for good: %+v", n.list)
+	}
+}

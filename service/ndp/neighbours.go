@@ -95,10 +95,17 @@ func (n *neighbours) sweep(now time.Time) {
 	}
 }
 
-// leave forgets who was behind a port.
-func (n *neighbours) leave(port int) {
+// leave forgets who was behind a port; or, of those that the kernel is told of, has them looked for behind the others:
+// a port that somebody took out may be back in a moment, and the guest hasn't noticed.
+func (n *neighbours) leave(port int, now time.Time) {
 	for a, g := range n.list {
-		if g.port == port {
+		switch {
+		case g.port != port:
+		case n.probed:
+			g.port = 0
+			n.list[a] = g
+			n.dispute(a, now)
+		default:
 			n.remove(a, g)
 		}
 	}

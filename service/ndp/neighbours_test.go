@@ -59,7 +59,7 @@ func TestAnAddressIsWhoseWhoHasIt(t *testing.T) {
 	if len(on) != 2 || on[0] != (place{netip.MustParseAddr("fe80::1"), first}) || on[1] != (place{address(0), second}) {
 		t.Errorf("on the link: %v", on)
 	}
-	n.leave(2)
+	n.leave(2, now)
 	if on := n.on(prefixes(prefixA, prefixB), now); len(on) != 2 {
 		t.Errorf("after one left: %v", on)
 	}

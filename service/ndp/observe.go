@@ -188,7 +188,7 @@ func (r *Room) place(name string, n *network) {
 	}
 	for index := range before {
 		if n.ports[index] == nil {
-			n.neighbours.leave(index)
+			n.neighbours.leave(index, r.now())
 			n.dropClaims(index)
 		}
 	}

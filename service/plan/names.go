@@ -23,8 +23,12 @@ const (
 	// without its default route, then a table of ours. Before main (32766) and behind what
 	// VPNs use to catch traffic (Tailscale 5210 to 5270), but for networks that keep out of VPNs: those' are put before
 	// anybody's.
-	PriorityMain = 21100
-	PriorityOwn  = 21200
+	// PriorityGuests and PriorityLink are those of two more before them, where the host has the guests' link by
+	// two interfaces: guests of the same bridge in main, then that link in a table of ours.
+	PriorityGuests = 21080
+	PriorityLink   = 21090
+	PriorityMain   = 21100
+	PriorityOwn    = 21200
 )
 
 // The link group (IFLA_GROUP) of a bridge of ours tells the packet filter that it is ours,

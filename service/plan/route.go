@@ -31,7 +31,9 @@ func (b *builder) planRouting() {
 		if !d.routes4() {
 			continue
 		}
-		rules = append(rules, rulesFor(d, d.table, false, b.have.Kernel.Rules)...)
+		rules = append(rules, rulesFor(d, []vnet.Rule{
+			{Priority: PriorityMain, Table: mainTable, SuppressPrefixLength: defaultBits},
+			{Priority: PriorityOwn, Table: d.table, SuppressPrefixLength: -1}}, b.have.Kernel.Rules)...)
 		for _, r := range defaultRoutes(d) {
 			if !slices.Contains(routes, r) {
 				routes = append(routes, r)
@@ -48,22 +50,19 @@ const mainTable = 254 // RT_TABLE_MAIN
 // host's default route as well.
 const defaultBits6 = 3
 
-// rulesFor are the network's two rules of a family, given all that there are. Where guests go into a VPN with the host,
-// its own rules may come before ours. Where they don't, they must not: and a rule that is added without a
-// priority, as wg-quick's are, the kernel puts before all others but the first.
-func rulesFor(d *Decision, table uint32, ipv6 bool, all []vnet.Rule) []vnet.Rule {
-	main, own := PriorityMain, PriorityOwn
-	if first := firstForeign(all); (d.settings.Uplink != "auto" || d.settings.VPN == "bypass") && first <= main && first > 2 {
-		main, own = first-2, first-1
+// rulesFor are the network's rules, given all of the family that there are: the steps of a look-up, with their usual
+// priorities. Where guests go into a VPN with the host, its own rules may come before ours. Where they don't, they
+// must not: and a rule that is added without a priority, as wg-quick's are, the kernel puts before all others but the first.
+func rulesFor(d *Decision, steps, all []vnet.Rule) []vnet.Rule {
+	first := firstForeign(all)
+	early := (d.settings.Uplink != "auto" || d.settings.VPN == "bypass") && first <= PriorityMain && first > len(steps)
+	for i := range steps {
+		steps[i].IIF, steps[i].Protocol = d.Bridge, Protocol
+		if early {
+			steps[i].Priority = first - len(steps) + i
+		}
 	}
-	rule := vnet.Rule{IPv6: ipv6, IIF: d.Bridge, Protocol: Protocol}
-	first, second := rule, rule
-	first.Priority, first.Table, first.SuppressPrefixLength = main, mainTable, defaultBits
-	if ipv6 {
-		first.SuppressPrefixLength = defaultBits6
-	}
-	second.Priority, second.Table, second.SuppressPrefixLength = own, table, -1
-	return []vnet.Rule{first, second}
+	return steps
 }
 
 // firstForeign is the lowest priority of a rule that is neither ours nor the kernel's first; the kernel's last if there

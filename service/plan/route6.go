@@ -30,7 +30,18 @@ func (b *builder) planRouting6() {
 	taken := map[netip.Addr]bool{}
 	for _, d := range b.routed() {
 		t := table(d.settings, &b.have.Kernel)
-		rules = append(rules, rulesFor(d, t, true, b.have.Kernel.Rules6)...)
+		steps := []vnet.Rule{
+			{IPv6: true, Priority: PriorityMain, Table: mainTable, SuppressPrefixLength: defaultBits6},
+			{IPv6: true, Priority: PriorityOwn, Table: t, SuppressPrefixLength: -1}}
+		if d.router.proxy && b.elsewhere(d) {
+			steps = slices.Concat([]vnet.Rule{
+				{IPv6: true, Priority: PriorityGuests, Table: mainTable, SuppressPrefixLength: 127},
+				{IPv6: true, Priority: PriorityLink, Table: t, SuppressPrefixLength: defaultBits6}}, steps)
+			for _, p := range d.router.prefixes {
+				add(vnet.Route{Table: t, Dst: p, Link: d.router.up.Index, Metric: boundMetric, Protocol: Protocol, Type: vnet.RouteUnicast})
+			}
+		}
+		rules = append(rules, rulesFor(d, steps, b.have.Kernel.Rules6)...)
 		add(vnet.Route{Table: t, Dst: anywhere6, Metric: unreachableMetric, Protocol: Protocol, Type: vnet.RouteUnreachable})
 		if d.router.out {
 			add(vnet.Route{Table: t, Dst: anywhere6, Gateway: d.router.gateway, Link: d.router.up.Index, Metric: boundMetric,
@@ -51,6 +62,16 @@ func (b *builder) planRouting6() {
 	}
 	b.planRoutes(b.have.Kernel.Routes6, routes)
 	b.planRules(b.have.Kernel.Rules6, rules)
+}
+
+// elsewhere tells whether the host has the link that guests share by another interface as well, as at a dock in the same
+// LAN as the Wi-Fi: then its own route there may be the wrong one for them, and lead into a cable that was pulled for as long as
+// the host goes on using it.
+func (b *builder) elsewhere(d *Decision) bool {
+	return slices.ContainsFunc(b.have.Kernel.Routes6, func(r vnet.Route) bool {
+		return r.Protocol != Protocol && r.Table == mainTable && r.Type == vnet.RouteUnicast && r.Link != d.router.up.Index &&
+			!r.Gateway.IsValid() && slices.Contains(d.router.prefixes, r.Dst)
+	})
 }
 
 // planProxies has the kernel answer for guests on the uplinks whose link they share.
@@ -98,6 +119,11 @@ func (b *builder) planAddress6() {
 		}
 		l, exists := links[d.Name]
 		exists = exists && l.Name == d.Bridge
+		if d.router != nil && exists && l.Carrier && !slices.ContainsFunc(b.have.Kernel.Addresses, func(a vnet.Address) bool {
+			return a.Link == l.Index && a.Prefix.Addr() == d.router.address
+		}) { // somebody deleted what guests know their router by
+			b.add(phaseBridge, AddAddress{Link: d.Bridge, Prefix: netip.PrefixFrom(d.router.address, slaacBits)})
+		}
 		there := false
 		for _, a := range b.have.Kernel.Addresses {
 			if !exists || a.Link != l.Index || !isGlobal6(a.Prefix.Addr()) {

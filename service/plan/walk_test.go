@@ -252,7 +252,7 @@ func checkNetwork(w *walk, d plan.Decision, have *vnet.Observed) error {
 	}
 	for _, a := range have.Kernel.Addresses {
 		own := slices.ContainsFunc(d.IPv6Prefixes, func(p netip.Prefix) bool { return p.Contains(a.Prefix.Addr()) })
-		if a.Link == bridge.Index && a.Prefix != d.Address && !own {
+		if a.Link == bridge.Index && a.Prefix != d.Address && !own && !a.Prefix.Addr().IsLinkLocalUnicast() {
 			return fmt.Errorf("the bridge has the address %s", a.Prefix)
 		}
 	}

@@ -25,6 +25,8 @@ var fleeting = []struct {
 	{regexp.MustCompile(`valid_lft \S+ preferred_lft \S+`), ""},
 	{regexp.MustCompile(` expires \d+sec`), ""},
 	{regexp.MustCompile(`  *(timeout|packets|bytes|bucketsize|initval|age|used|[a-z_]*_timer) *\S+`), ""},
+	// How nft shows a target of iptables' depends on which family's it met first; iptables-save shows all of them.
+	{regexp.MustCompile(`(xt match "?set"?.*counter).*\n`), "$1\n"},
 	{regexp.MustCompile(` +\n`), "\n"},
 }
 

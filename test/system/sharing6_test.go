@@ -51,7 +51,7 @@ func TestSetSharing(t *testing.T) {
 	w.waitIPv6()
 	g := w.attached("vm1", w.network)
 	w.lease(g, netip.Prefix{})
-	w.waitReason("eth0 is no bridge; setting its sharing to bridge makes it one")
+	w.waitProperty(w.network, "IPv6State", "proxy")
 	before := w.hostState("eth0")
 	leaseBefore := w.reaches(w.Laptop)
 	watch, err := g.WatchIPv6(w.ctx)
@@ -124,7 +124,7 @@ func TestSetSharing(t *testing.T) {
 	if out, err := w.Laptop.Run(w.ctx, "ip", "link", "show", "gwb-eth0"); err == nil {
 		t.Errorf("the bridge is still there: %s", out)
 	}
-	w.waitReason("eth0 is no bridge; setting its sharing to bridge makes it one")
+	w.waitProperty(w.network, "IPv6State", "proxy")
 	_, err = watch.WaitNoRouter(w.soon(), w.router("b"))
 	w.must(err)
 	w.eventually("the interface is what it was", func() error {

@@ -35,7 +35,7 @@ func TestWithoutWithdrawals(t *testing.T) {
 	}
 }
 
-// The next uplink has no IPv6, or can't be bridged to: guests fall back to IPv4 at once.
+// The next uplink has no IPv6: guests fall back to IPv4 at once. The one after it can't be bridged to.
 func TestUplinkWithoutIPv6(t *testing.T) {
 	t.Parallel()
 	sites := twoBridges()
@@ -64,7 +64,8 @@ func TestUplinkWithoutIPv6(t *testing.T) {
 
 	w.must(w.Site("c").Plug()) // plain Ethernet
 	w.waitUplink(w.network, "eth2")
-	w.waitReason("eth2 is no bridge; setting its sharing to bridge makes it one")
+	w.waitProperty(w.network, "IPv6State", "proxy")
+	w.must(waitSeen(w, g, netip.MustParsePrefix("2001:db8:c::/64")))
 	w.reachesBy(g.Host, "c")
 	w.must(w.Site("b").Plug())
 	_, _, err = watch.WaitAddress(w.soon(), prefixB)
