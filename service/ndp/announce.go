@@ -54,6 +54,8 @@ func (r *Room) announce(op plan.Announce) (ports int, err error) {
 	if len(routers) > 0 {
 		n.announced = &announcement{restore: now.Add(restoring), routers: routers}
 		err = errors.Join(r.speak(n, routers, now, hasty), r.move(n, u, now))
+		n.told = op.Uplink
+		n.tellAgain(now)
 	}
 	u.ask(now)
 	r.hurry()
@@ -107,6 +109,40 @@ func (r *Room) bodiesOf(k key) []body {
 		}
 	}
 	return nil
+}
+
+// tellings are when the link is told again where guests are (RFC 4861 7.2.6 allows three times): a port that just
+// came may not pass frames on yet, and a router that knows a guest by another MAC address, as of before when the laptop
+// answered for it, may go on using that for half a minute.
+var tellings = []time.Duration{250 * time.Millisecond, time.Second}
+
+func (n *network) tellAgain(now time.Time) {
+	n.tellings = n.tellings[:0]
+	for _, d := range tellings {
+		n.tellings = append(n.tellings, now.Add(d))
+	}
+}
+
+// tellLink tells the uplink's link again where guests are, when that is due.
+func (r *Room) tellLink(n *network, now time.Time) {
+	due := false
+	for len(n.tellings) > 0 && !now.Before(n.tellings[0]) {
+		n.tellings, due = n.tellings[1:], true
+	}
+	u := r.uplinks[n.told]
+	if !due || u == nil {
+		return
+	}
+	var err error
+	switch {
+	case n.served == nil && n.inner != "" && n.linked:
+		err = r.move(n, u, now)
+	case n.served != nil && n.served.spec.Proxy && n.served.spec.Uplink == n.told:
+		err = r.moveHere(n, u, now)
+	}
+	if err != nil {
+		r.log.Debug("a link was not told again where guests are", "uplink", n.told, "error", err)
+	}
 }
 
 // move tells the link where the network's guests are now, so that switches send there what is for

@@ -31,6 +31,9 @@ type network struct {
 	linked     bool
 	neighbours neighbours
 	announced  *announcement
+	// told is the uplink whose link was told where guests are, tellings are when it is told again.
+	told     string
+	tellings []time.Time
 	// served is set while the bridge is the guests' router, claims are the addresses that guests are about
 	// to have then. recovered is set when the kernel's routes to guests of an earlier life were looked at.
 	served    *served

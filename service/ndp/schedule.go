@@ -85,6 +85,7 @@ func (r *Room) tick(now time.Time) (next time.Time) {
 		}
 		r.repeat(n, now)
 		r.restore(n, now)
+		r.tellLink(n, now)
 		next = earlier(next, r.serveDue(name, n, now))
 		next = earlier(next, n.next())
 	}
@@ -108,6 +109,9 @@ func (n *network) next() time.Time {
 	}
 	for _, p := range n.ports {
 		next = earlier(next, p.again)
+	}
+	if len(n.tellings) > 0 {
+		next = earlier(next, n.tellings[0])
 	}
 	if n.announced != nil {
 		next = earlier(next, n.announced.restore)

@@ -136,6 +136,8 @@ func (r *Room) announceSelf(op plan.Announce) (ports int, err error) {
 	if u := r.uplinks[op.Uplink]; u != nil {
 		if s.spec.Proxy {
 			err = errors.Join(err, r.moveHere(n, u, now))
+			n.told = op.Uplink
+			n.tellAgain(now)
 		}
 		u.ask(now)
 	}
