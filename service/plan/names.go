@@ -16,6 +16,8 @@ const (
 	TableBlock  = 26452
 	TableNone   = 26453
 	TablePinned = 2645000000
+	// TableFound and an uplink's index number the table of the prefix that guests share with that uplink's link.
+	TableFound = 2645100000
 	// TableBarred is added to the number of a table that several networks share, for those of them that
 	// some uplink is barred to (routed ones, from what is never shared): their way out may be another.
 	TableBarred = 10
@@ -23,6 +25,10 @@ const (
 	// without its default route, then a table of ours. Before main (32766) and behind what
 	// VPNs use to catch traffic (Tailscale 5210 to 5270), but for networks that keep out of VPNs: those' are put before
 	// anybody's.
+	// PriorityKnown and PriorityFound are those of an uplink's two rules: in main, guests that are known; then, by their
+	// prefix, those that are to be found.
+	PriorityKnown = 21040
+	PriorityFound = 21050
 	// PriorityGuests and PriorityLink are those of two more before them, where the host has the guests' link by
 	// two interfaces: guests of the same bridge in main, then that link in a table of ours.
 	PriorityGuests = 21080

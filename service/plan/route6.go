@@ -14,7 +14,9 @@ var anywhere6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 const guestMetric = 20
 
 // planRouting6 gives guests a default route of their own, as planRouting does for IPv4, and routes what is for
-// guests on a link that they share with the uplink, one address at a time, to their bridge.
+// guests on a link that they share with the uplink, one address at a time, to their bridge. What comes in for somebody that
+// isn't known goes there, too, where the kernel asks for him: a router may have a guest in mind that we don't, of a time
+// before the laptop went and came back.
 func (b *builder) planRouting6() {
 	if b.have.BlindFirewall {
 		return
@@ -27,7 +29,7 @@ func (b *builder) planRouting6() {
 			routes = append(routes, r)
 		}
 	}
-	taken := map[netip.Addr]bool{}
+	taken, found := map[netip.Addr]bool{}, map[int]bool{}
 	for _, d := range b.routed() {
 		t := table(d.settings, &b.have.Kernel)
 		steps := []vnet.Rule{
@@ -50,6 +52,16 @@ func (b *builder) planRouting6() {
 		own, exists := b.ours()[d.Name]
 		if !d.router.learned() || !exists || own.Name != d.Bridge {
 			continue
+		}
+		if up := d.router.up; !found[up.Index] { // of several networks on one uplink, the first
+			found[up.Index] = true
+			in := uint32(TableFound + up.Index)
+			rules = append(rules,
+				vnet.Rule{IPv6: true, Priority: PriorityKnown, IIF: up.Interface, Table: mainTable, SuppressPrefixLength: slaacBits, Protocol: Protocol},
+				vnet.Rule{IPv6: true, Priority: PriorityFound, IIF: up.Interface, Table: in, SuppressPrefixLength: -1, Protocol: Protocol})
+			for _, p := range d.router.prefixes {
+				add(vnet.Route{Table: in, Dst: p, Link: own.Index, Metric: guestMetric, Protocol: Protocol, Type: vnet.RouteUnicast})
+			}
 		}
 		for _, a := range b.guests(d) {
 			if taken[a] {
