@@ -65,12 +65,9 @@ func (b *builder) bind6(d *Decision) (up *vnet.Uplink, why string) {
 		return &tunnel, "the VPN on " + tunnel.Interface + " carries the default route"
 	}
 	up, why = bind(d.settings, ups)
-	if up != nil && d.settings.Uplink == "auto" && !b.settled(up) && len(b.have.NDP.Advertised[up.Interface].Routers) == 0 {
-		for i := range ups.List {
-			u := &ups.List[i]
-			if u.Usable && u.Index != up.Index && b.allowed(d, u) && b.wasOn(d, u) && b.way6(d.settings, d, u).method != "link-local" {
-				return u, "until the routers of " + up.Interface + " were listened for"
-			}
+	if up != nil && d.settings.Uplink == "auto" {
+		if u, until := b.stay6(d, up); u != nil {
+			return u, until
 		}
 	}
 	if up != nil || d.settings.Uplink == "none" {
@@ -90,6 +87,26 @@ func (b *builder) bind6(d *Decision) (up *vnet.Uplink, why string) {
 		}
 	}
 	return nil, why
+}
+
+// stay6 returns the uplink that guests' IPv6 is on, if that works, while it isn't known yet what there is on the next, or
+// while the host has no address there yet that guests' are to be translated to.
+func (b *builder) stay6(d *Decision, next *vnet.Uplink) (up *vnet.Uplink, until string) {
+	switch {
+	case !b.settled(next) && len(b.have.NDP.Advertised[next.Interface].Routers) == 0:
+		until = "until the routers of " + next.Interface + " were listened for"
+	case b.way6(d.settings, d, next).waiting:
+		until = "until " + next.Interface + " has a usable address"
+	default:
+		return nil, ""
+	}
+	for i := range b.have.Uplinks.List {
+		u := &b.have.Uplinks.List[i]
+		if u.Usable && u.Index != next.Index && b.allowed(d, u) && b.wasOn(d, u) && b.way6(d.settings, d, u).method != "link-local" {
+			return u, until
+		}
+	}
+	return nil, ""
 }
 
 // tunnel returns the VPN that carries the host's default route of either family.

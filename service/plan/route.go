@@ -149,6 +149,10 @@ func (b *builder) planRoutes(there, want []vnet.Route) {
 			b.add(phaseRoute, ReplaceRoute{Route: r, LinkName: l.Name})
 		}
 	}
+	// The spare ways go before the one in use, and what leads nowhere last.
+	slices.SortStableFunc(have, func(a, b vnet.Route) int {
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(b.Metric, a.Metric))
+	})
 	for _, h := range have {
 		if !wanted[keyOf(h)] {
 			b.add(phaseRemoveRoute, DeleteRoute{Route: h})

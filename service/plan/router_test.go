@@ -119,6 +119,11 @@ func init() {
 		"ipv6-vpn": {
 			{name: "on Wi-Fi", do: onWiFi, first: true},
 			{name: "a VPN without IPv6", do: plug(tun0)},
+			{name: "a VPN without IPv4", do: both(unplug("tun0"), plug(func() servicetest.Dock {
+				d := tun6
+				d.Default = false
+				return d
+			}()))},
 			{name: "a VPN with IPv6", do: plug(tun6)},
 			{name: "which may be translated to", do: set("default", "nat66-fallback", true)},
 			{name: "past it", do: set("default", "vpn", "bypass")},

@@ -240,6 +240,12 @@ func (m *Machine) uplinks(k *vnet.Kernel) vnet.Uplinks {
 		return best.Interface
 	}
 	out.Physical = best(false)
+	for _, u := range out.List {
+		p, _ := out.Find(out.Primary6)
+		if l, _ := k.LinkByIndex(u.Index); u.Default6 && l.Up && (out.Primary6 == "" || m.docks[u.Interface].Metric < m.docks[p.Interface].Metric) {
+			out.Primary6 = u.Interface
+		}
+	}
 	if out.Primary = best(true); out.Primary == "" {
 		out.Primary = out.Physical
 	}
