@@ -310,7 +310,7 @@ func TestUpdateLive(t *testing.T) {
 		b.must(b.svc.Attach(ctx, "lab", "veth0", nil, 0))
 		b.m.Log()
 		b.must(b.svc.UpdateNetwork(ctx, "lab", map[string]any{"isolate-ports": true}))
-		if log := b.m.Log(); !slices.Equal(log, []string{"filter what is routed, following the host: gway0", "set isolation of port veth0 to true"}) {
+		if log := b.m.Log(); !slices.Equal(log, []string{"filter what is routed, following the host: gway0, no tunnels: eth0", "set isolation of port veth0 to true"}) {
 			t.Errorf("operations %q", log)
 		}
 		b.must(b.svc.UpdateNetwork(ctx, "lab", map[string]any{"bridge": "virt0"}))
