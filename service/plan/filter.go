@@ -39,17 +39,22 @@ func (b *builder) planFirewall() {
 }
 
 // forgetEntries deletes what is in the sets and isn't wanted; first of all what is of subnets that
-// are given up: from then on nothing of theirs passes.
+// are given up: from then on nothing of theirs passes. At once, too, the ways out of those that have no other: under a VPN
+// that hasn't their family, each packet more would be one past it.
 func (b *builder) forgetEntries(want map[string][]vnet.SetEntry, gone []netip.Prefix) {
 	for _, set := range slices.Backward(allSets()) {
 		for _, e := range without(b.have.Firewall.Sets[set], want[set]) {
 			phase := phaseRemoveFilter
-			if slices.Contains(gone, e.Prefix) {
+			if slices.Contains(gone, e.Prefix) || (set == SetOut || set == SetOut6) && !hasPrefix(want[set], e.Prefix) {
 				phase = phaseGiveUp
 			}
 			b.add(phase, DeleteSetEntry{Set: set, Entry: e})
 		}
 	}
+}
+
+func hasPrefix(entries []vnet.SetEntry, p netip.Prefix) bool {
+	return slices.ContainsFunc(entries, func(e vnet.SetEntry) bool { return e.Prefix == p })
 }
 
 // givenUp lists the subnets that networks had and none has any more. When their bridge or its
