@@ -186,7 +186,7 @@ func lacks(keys, wanted []string) bool {
 type applied struct {
 	errs         map[string]error // by network, "" for all
 	detected     time.Duration
-	natDone      time.Duration // when the last operation on links and packet filter was done
+	natDone      time.Duration // when the last operation on links and packet filter for IPv4 was done
 	flowsFlushed int
 	ipv6Done     time.Duration // when the last operation on what guests know of IPv6 was done, 0 if there was none
 	withdrawn    []netip.Prefix
@@ -205,7 +205,8 @@ func (s *Service) apply(ctx context.Context, result plan.Result) applied {
 	}
 	for len(ops) > 0 {
 		n := 1
-		for n < len(ops) && ops[n].Room() == ops[0].Room() {
+		ipv6 := plan.ForIPv6(ops[0])
+		for n < len(ops) && ops[n].Room() == ops[0].Room() && plan.ForIPv6(ops[n]) == ipv6 {
 			n++
 		}
 		for i, outcome := range rooms[ops[0].Room()].Apply(ctx, ops[:n]) {
@@ -228,11 +229,11 @@ func (s *Service) apply(ctx context.Context, result plan.Result) applied {
 				report.announced = append(report.announced, prefixesOf(result, op.Network)...)
 			}
 		}
-		if r := ops[0].Room(); r == plan.LinkRoom || r == plan.FirewallRoom {
-			report.natDone = s.monotonic()
-		}
-		if ops[0].Room() == plan.NDPRoom {
+		switch r := ops[0].Room(); {
+		case r == plan.NDPRoom:
 			report.ipv6Done = s.monotonic()
+		case !ipv6 && (r == plan.LinkRoom || r == plan.FirewallRoom):
+			report.natDone = s.monotonic()
 		}
 		ops = ops[n:]
 	}

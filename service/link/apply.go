@@ -18,9 +18,14 @@ func (k *Kernel) Apply(ctx context.Context, ops []plan.Op) []plan.Outcome {
 	defer k.mu.Unlock()
 	outcomes := make([]plan.Outcome, len(ops))
 	var down bounce
-	for i, op := range ops {
+	for i := 0; i < len(ops); i++ {
+		op := ops[i]
 		if err := ctx.Err(); err != nil {
 			outcomes[i].Err = fmt.Errorf("cannot %s: %w", op, err)
+			continue
+		}
+		if n := k.applyMemory(ops[i:], outcomes[i:]); n > 0 {
+			i += n - 1
 			continue
 		}
 		c, err := k.connect()
@@ -88,10 +93,34 @@ func (k *Kernel) apply(c *conn, op plan.Op, i int, down *bounce) error {
 		return c.deleteProxy(o)
 	case plan.SetSysctl:
 		return writeSysctl(o.Key, o.Value)
-	case plan.BorrowSysctl:
-		return k.memory.borrow(o.Key, o.Value)
-	case plan.ReturnSysctl:
-		return k.memory.giveBack(o.Key, o.Value)
 	}
 	return fmt.Errorf("cannot %s: not an operation of the link room", op)
+}
+
+// applyMemory carries out the sysctls to be borrowed, or those to be given back, that ops begin with, and returns how many
+// they are.
+func (k *Kernel) applyMemory(ops []plan.Op, outcomes []plan.Outcome) int {
+	var errs []error
+	if borrowed := leading[plan.BorrowSysctl](ops); len(borrowed) > 0 {
+		errs = k.memory.borrow(borrowed)
+	} else if returned := leading[plan.ReturnSysctl](ops); len(returned) > 0 {
+		errs = k.memory.giveBack(returned)
+	}
+	for i, err := range errs {
+		outcomes[i].Err = err
+	}
+	return len(errs)
+}
+
+// leading returns the operations of one kind that ops begin with.
+func leading[T plan.Op](ops []plan.Op) []T {
+	var list []T
+	for _, op := range ops {
+		o, ok := op.(T)
+		if !ok {
+			break
+		}
+		list = append(list, o)
+	}
+	return list
 }

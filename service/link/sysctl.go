@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"gangway/service/plan"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -121,45 +123,72 @@ func (m *memory) all() map[string]string {
 	return maps.Clone(m.saved)
 }
 
-// borrow sets the sysctl and remembers what it was, unless that is remembered already.
-func (m *memory) borrow(key, value string) error {
+// borrow sets the sysctls in order and remembers what they were, unless that is remembered already: all of them
+// before the first is set, with one write, since each waits for the disk. The outcomes are as many as ops.
+func (m *memory) borrow(ops []plan.BorrowSysctl) []error {
 	m.load()
-	have, exists, err := readSysctl(key)
-	if err != nil {
-		return err
-	}
-	if !exists {
-		return fmt.Errorf("cannot borrow sysctl %q: %w", key, fs.ErrNotExist)
-	}
-	_, remembered := m.saved[key]
-	if have == value {
-		return nil // so it is: ours already, or somebody else's wish, which isn't ours to undo
-	}
-	if !remembered {
-		if err := m.change(func(saved map[string]string) { saved[key] = have }); err != nil {
-			return err
+	errs := make([]error, len(ops))
+	was := map[string]string{}
+	for i, o := range ops {
+		have, exists, err := readSysctl(o.Key)
+		switch {
+		case err != nil:
+			errs[i] = err
+		case !exists:
+			errs[i] = fmt.Errorf("cannot borrow sysctl %q: %w", o.Key, fs.ErrNotExist)
+		case have == o.Value: // ours already, or somebody else's wish, which isn't ours to undo
+		default:
+			if _, remembered := m.saved[o.Key]; !remembered {
+				was[o.Key] = have
+			}
 		}
 	}
-	return writeSysctl(key, value)
+	var unsaved error
+	if len(was) > 0 {
+		unsaved = m.change(func(saved map[string]string) { maps.Copy(saved, was) })
+	}
+	for i, o := range ops {
+		switch _, fresh := was[o.Key]; {
+		case errs[i] != nil:
+		case fresh && unsaved != nil:
+			errs[i] = unsaved
+		default:
+			errs[i] = writeSysctl(o.Key, o.Value)
+		}
+	}
+	return errs
 }
 
-// giveBack restores the sysctl if it still is what we set it to, and forgets it.
-func (m *memory) giveBack(key, value string) error {
+// giveBack restores the sysctls that still are what we set them to, and forgets them, with one write at the end.
+func (m *memory) giveBack(ops []plan.ReturnSysctl) []error {
 	m.load()
-	old, remembered := m.saved[key]
-	if !remembered {
-		return nil
-	}
-	have, exists, err := readSysctl(key)
-	if err != nil {
-		return err
-	}
-	if exists && have == value {
-		if err := writeSysctl(key, old); err != nil {
-			return err
+	errs := make([]error, len(ops))
+	var done []int
+	for i, o := range ops {
+		old, remembered := m.saved[o.Key]
+		if !remembered {
+			continue
+		}
+		have, exists, err := readSysctl(o.Key)
+		if err == nil && exists && have == o.Value {
+			err = writeSysctl(o.Key, old)
+		}
+		if errs[i] = err; err == nil {
+			done = append(done, i)
 		}
 	}
-	return m.change(func(saved map[string]string) { delete(saved, key) })
+	if len(done) == 0 {
+		return errs
+	}
+	err := m.change(func(saved map[string]string) {
+		for _, i := range done {
+			delete(saved, ops[i].Key)
+		}
+	})
+	for _, i := range done {
+		errs[i] = err
+	}
+	return errs
 }
 
 // change puts a changed copy on disk, then in force.

@@ -59,7 +59,7 @@ func (r *Room) announce(op plan.Announce) (ports int, err error) {
 	}
 	u.ask(now)
 	r.hurry()
-	return len(n.ports), errors.Join(err, r.save())
+	return len(n.ports), err
 }
 
 // speak sends what routers said to each guest port. With retrans 0, the Retrans Timer is the router's.

@@ -2,6 +2,7 @@ package ndp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"gangway/service/plan"
@@ -15,14 +16,41 @@ func (r *Room) Apply(ctx context.Context, ops []plan.Op) []plan.Outcome {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	outcomes := make([]plan.Outcome, len(ops))
+	recorded := 0 // how many of ops are on disk
 	for i, op := range ops {
+		if i > 0 && isTeach(ops[i-1]) && !isTeach(op) {
+			r.record(outcomes[recorded:i])
+			recorded = i
+		}
 		if err := ctx.Err(); err != nil {
 			outcomes[i].Err = fmt.Errorf("cannot %s: %w", op, err)
 			continue
 		}
 		outcomes[i] = r.apply(op)
 	}
+	r.record(outcomes[recorded:])
 	return outcomes
+}
+
+func isTeach(op plan.Op) bool {
+	_, ok := op.(plan.Teach)
+	return ok
+}
+
+// record puts what operations came to on disk, with one write for all, for each waits for the disk: what guests
+// were taught before anything tells them of it, all else after that. Those that are served hear what is new.
+func (r *Room) record(outcomes []plan.Outcome) {
+	taught := r.taught
+	r.taught = nil
+	if err := r.save(); err != nil {
+		for i := range outcomes {
+			outcomes[i].Err = errors.Join(outcomes[i].Err, err)
+		}
+		return
+	}
+	for _, n := range taught {
+		r.review(n, r.now())
+	}
 }
 
 func (r *Room) apply(op plan.Op) (o plan.Outcome) {
@@ -73,5 +101,5 @@ func (r *Room) forget(op plan.Forget) error {
 		r.share()
 		r.listenToGuests()
 	}
-	return r.save()
+	return nil
 }

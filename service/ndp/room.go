@@ -56,8 +56,9 @@ type Room struct {
 	taps     map[int]*tap
 	deaf     map[string]bool // uplinks that couldn't be listened to
 	dirty    bool
-	saveBy   time.Time // when what is dirty is to be on disk, zero if nothing presses
-	changed  string    // why a poke is due, "" if none is
+	taught   []*network // by operations that aren't on disk yet
+	saveBy   time.Time  // when what is dirty is to be on disk, zero if nothing presses
+	changed  string     // why a poke is due, "" if none is
 	poked    time.Time
 
 	watching      sync.Mutex

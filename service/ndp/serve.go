@@ -99,7 +99,7 @@ func (r *Room) serve(op plan.Serve) error {
 	r.listenToNeighbours()
 	r.review(n, now)
 	r.hurry()
-	return r.save()
+	return nil
 }
 
 // stopServing carries out plan.StopServing.
@@ -142,7 +142,7 @@ func (r *Room) announceSelf(op plan.Announce) (ports int, err error) {
 		u.ask(now)
 	}
 	r.hurry()
-	return len(n.ports), errors.Join(err, r.save())
+	return len(n.ports), err
 }
 
 // moveHere tells the uplink's link that guests who are neighbours there are at the uplink's MAC address now, whatever

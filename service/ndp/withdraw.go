@@ -33,9 +33,8 @@ func (r *Room) teach(op plan.Teach) error {
 	n := r.network(op.Network)
 	changed, err := n.teach(op.Uplink, routers, r.bodies(op.Uplink))
 	r.dirty = r.dirty || changed
-	err = errors.Join(err, r.save())
 	if changed && err == nil {
-		r.review(n, r.now())
+		r.taught = append(r.taught, n)
 	}
 	return err
 }
@@ -72,7 +71,7 @@ func (r *Room) withdraw(op plan.Withdraw) (ports int, err error) {
 	r.listenToGuests()
 	r.dirty = true
 	r.hurry()
-	return len(n.ports), errors.Join(err, r.save())
+	return len(n.ports), err
 }
 
 // finals returns the frames by which guests forget what was withdrawn of the router.

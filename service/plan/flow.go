@@ -21,27 +21,28 @@ func (b *builder) planFlows() {
 			translated6 = append(translated6, d.router.prefixes...)
 		}
 	}
-	b.flushFlows(active, SetNAT, anywhere, subnetsOf(active))
-	b.flushFlows(active, SetNAT6, anywhere6, translated6)
+	b.flushFlows(phaseFlows, active, SetNAT, anywhere, subnetsOf(active))
+	b.flushFlows(phaseRoute6, active, SetNAT6, anywhere6, translated6)
 }
 
 // flushFlows is planFlows for one family: its set of what is translated, its default route, and its guests.
-func (b *builder) flushFlows(active []*Decision, set string, everywhere netip.Prefix, subnets []netip.Prefix) {
+func (b *builder) flushFlows(phase int, active []*Decision, set string, everywhere netip.Prefix, subnets []netip.Prefix) {
+	isDefault := func(op Op) bool {
+		r, ok := op.(ReplaceRoute)
+		return ok && r.Route.Metric == boundMetric && r.Route.Dst == everywhere
+	}
 	why, translatedOnly := "", false
 	switch {
 	case b.have.First:
 		why = "first look"
 	case b.changed(phaseFilter, func(op Op) bool { e, ok := op.(AddSetEntry); return ok && e.Set == set }):
 		why = "the translation changed"
-	case b.changed(phaseRoute, func(op Op) bool {
-		r, ok := op.(ReplaceRoute)
-		return ok && r.Route.Metric == boundMetric && r.Route.Dst == everywhere
-	}):
+	case b.changed(phaseRoute, isDefault) || b.changed(phaseRoute6, isDefault):
 		why = "the default route changed"
 		translatedOnly = true
 	}
 	if why != "" && len(subnets) > 0 {
-		b.add(phaseFlows, FlushFlows{Subnets: subnets, TranslatedOnly: translatedOnly, Why: why, Stale: b.staleness(active)})
+		b.add(phase, FlushFlows{Subnets: subnets, TranslatedOnly: translatedOnly, Why: why, Stale: b.staleness(active)})
 	}
 }
 

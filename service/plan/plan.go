@@ -131,6 +131,8 @@ const (
 	phaseFilter
 	phaseRoute
 	phaseFlows
+	phaseSysctl6 // IPv6 comes behind: there are more steps to it, and guests fall back to IPv4 meanwhile
+	phaseRoute6
 	phaseTeach
 	phasePair
 	phaseAnnounce

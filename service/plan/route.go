@@ -40,8 +40,8 @@ func (b *builder) planRouting() {
 			}
 		}
 	}
-	b.planRoutes(b.have.Kernel.Routes, routes)
-	b.planRules(b.have.Kernel.Rules, rules)
+	b.planRoutes(phaseRoute, b.have.Kernel.Routes, routes)
+	b.planRules(phaseRoute, b.have.Kernel.Rules, rules)
 }
 
 const mainTable = 254 // RT_TABLE_MAIN
@@ -131,7 +131,7 @@ func defaultRoute(table uint32, u *vnet.Uplink, metric uint32) vnet.Route {
 }
 
 // planRoutes adds the routes that are wanted and deletes others of ours.
-func (b *builder) planRoutes(there, want []vnet.Route) {
+func (b *builder) planRoutes(phase int, there, want []vnet.Route) {
 	var have []vnet.Route
 	for _, r := range there {
 		if r.Protocol == Protocol {
@@ -146,7 +146,7 @@ func (b *builder) planRoutes(there, want []vnet.Route) {
 		wanted[keyOf(r)] = true
 		if !slices.ContainsFunc(byKey[keyOf(r)], func(h vnet.Route) bool { return sameRoute(h, r) }) {
 			l, _ := b.have.Kernel.LinkByIndex(r.Link)
-			b.add(phaseRoute, ReplaceRoute{Route: r, LinkName: l.Name})
+			b.add(phase, ReplaceRoute{Route: r, LinkName: l.Name})
 		}
 	}
 	// The spare ways go before the one in use, and what leads nowhere last.
@@ -178,7 +178,7 @@ func sameRoute(have, want vnet.Route) bool {
 	return have == want
 }
 
-func (b *builder) planRules(have, want []vnet.Rule) {
+func (b *builder) planRules(phase int, have, want []vnet.Rule) {
 	wanted, seen := map[vnet.Rule]bool{}, map[vnet.Rule]bool{}
 	for _, r := range want {
 		wanted[r] = true
@@ -194,7 +194,7 @@ func (b *builder) planRules(have, want []vnet.Rule) {
 	}
 	for _, r := range want {
 		if !seen[r] {
-			b.add(phaseRoute, AddRule{Rule: r})
+			b.add(phase, AddRule{Rule: r})
 		}
 	}
 }

@@ -72,8 +72,8 @@ func (b *builder) planRouting6() {
 				Protocol: Protocol, Type: vnet.RouteUnicast})
 		}
 	}
-	b.planRoutes(b.have.Kernel.Routes6, routes)
-	b.planRules(b.have.Kernel.Rules6, rules)
+	b.planRoutes(phaseRoute6, b.have.Kernel.Routes6, routes)
+	b.planRules(phaseRoute6, b.have.Kernel.Rules6, rules)
 }
 
 // elsewhere tells whether the host has the link that guests share by another interface as well, as at a dock in the same
@@ -106,14 +106,14 @@ func (b *builder) planProxies() {
 		}
 		have[p] = true
 		if l, there := b.have.Kernel.LinkByIndex(p.Link); want[p] == "" && there {
-			b.add(phaseGate, DeleteProxy{Link: l.Name, Address: p.Address})
+			b.add(phaseSysctl6, DeleteProxy{Link: l.Name, Address: p.Address})
 		}
 	}
 	for _, d := range b.routed() { // in order
 		for _, a := range b.guests(d) {
 			p := vnet.Proxy{Address: a, Link: d.router.up.Index, Protocol: Protocol}
 			if want[p] != "" && !have[p] {
-				b.add(phaseRoute, AddProxy{Link: want[p], Address: a})
+				b.add(phaseRoute6, AddProxy{Link: want[p], Address: a})
 				have[p] = true
 			}
 		}

@@ -39,13 +39,16 @@ func SysctlKeys(want Want, seen *vnet.Observed) []string {
 func (b *builder) planSysctls() {
 	have := b.have.Kernel.Sysctls
 	borrowed := map[string]bool{}
-	borrow := func(key, value string) {
-		if !borrowed[key] && have[key] != value {
-			b.add(phaseSysctl, BorrowSysctl{Key: key, Value: value})
+	borrowIn := func(phase int) func(key, value string) {
+		return func(key, value string) {
+			if !borrowed[key] && have[key] != value {
+				b.add(phase, BorrowSysctl{Key: key, Value: value})
+			}
+			borrowed[key] = true
 		}
-		borrowed[key] = true
 	}
-	b.borrowForwarding6(borrow) // before a bridge begins to forward
+	borrow := borrowIn(phaseSysctl)
+	b.borrowForwarding6(borrowIn(phaseSysctl6)) // before a bridge begins to forward
 	for _, d := range b.active() {
 		value := "0"
 		if d.routes4() {

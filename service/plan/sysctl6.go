@@ -99,7 +99,7 @@ func (b *builder) setBridge6(d *Decision) {
 	}
 	for _, key := range []string{forwarding6(d.Bridge), forceForwarding(d.Bridge)} {
 		if have, known := b.have.Kernel.Sysctls[key]; known && have != value {
-			b.add(phaseSysctl, SetSysctl{Key: key, Value: value})
+			b.add(phaseSysctl6, SetSysctl{Key: key, Value: value})
 		}
 	}
 }
