@@ -209,7 +209,10 @@ func (s *Service) apply(ctx context.Context, result plan.Result) applied {
 		for n < len(ops) && ops[n].Room() == ops[0].Room() && plan.ForIPv6(ops[n]) == ipv6 {
 			n++
 		}
-		for i, outcome := range rooms[ops[0].Room()].Apply(ctx, ops[:n]) {
+		begun := s.monotonic()
+		outcomes := rooms[ops[0].Room()].Apply(ctx, ops[:n])
+		s.log.Debug("applied", "first", ops[0].String(), "ops", n, "took", s.monotonic()-begun)
+		for i, outcome := range outcomes {
 			if outcome.Err != nil {
 				network := plan.Concerns(ops[i], result.Networks)
 				report.errs[network] = errors.Join(report.errs[network], outcome.Err)

@@ -31,6 +31,13 @@ func (b *builder) active() []*Decision {
 // ours returns our bridges as they are, by name of the network. Of two, which a process left
 // that was killed while it renamed a bridge, it is the one that has the wanted name.
 func (b *builder) ours() map[string]vnet.Link {
+	if b.own == nil {
+		return b.findOurs()
+	}
+	return b.own
+}
+
+func (b *builder) findOurs() map[string]vnet.Link {
 	wanted := map[string]string{}
 	for i := range b.decisions {
 		wanted[b.decisions[i].Name] = b.decisions[i].Bridge

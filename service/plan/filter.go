@@ -142,10 +142,16 @@ func (b *builder) setEntries6(sets map[string][]vnet.SetEntry) {
 			sets[set] = append(sets[set], e)
 		}
 	}
+	// The networks that have a prefix, in order: a set holds so many interfaces with one (see divided).
+	sharing := map[netip.Prefix]int{}
 	for _, d := range b.routed() {
 		r := d.router
 		for _, p := range r.prefixes {
-			add(SetLocal6, p, d.Bridge)
+			parts := divided(p, sharing[p])
+			sharing[p]++
+			for _, part := range parts {
+				add(SetLocal6, part, d.Bridge)
+			}
 			if r.leaves() {
 				add(SetOut6, p, r.up.Interface)
 			}
@@ -153,7 +159,9 @@ func (b *builder) setEntries6(sets map[string][]vnet.SetEntry) {
 				add(SetNAT6, p, r.up.Interface)
 			}
 			if !r.nat && d.settings.Inbound == "allow" {
-				add(SetInbound6, p, d.Bridge)
+				for _, part := range parts {
+					add(SetInbound6, part, d.Bridge)
+				}
 			}
 		}
 		if b.hostRoutes6() {
@@ -165,6 +173,26 @@ func (b *builder) setEntries6(sets map[string][]vnet.SetEntry) {
 			}
 		}
 	}
+}
+
+// mostInterfaces is with how many interfaces a set stores a prefix (AHASH_MAX of the kernel's ip_set_hash_gen.h).
+const mostInterfaces = 64
+
+// divided returns a prefix in as many parts of one length as it takes to store it for one more interface, after n: whole
+// for the first, then in halves, in quarters.
+func divided(p netip.Prefix, n int) []netip.Prefix {
+	parts := []netip.Prefix{p}
+	for range n / mostInterfaces {
+		var halves []netip.Prefix
+		for _, part := range parts {
+			upper := part.Addr().As16()
+			upper[part.Bits()/8] |= 0x80 >> (part.Bits() % 8)
+			bits := part.Bits() + 1
+			halves = append(halves, netip.PrefixFrom(part.Addr(), bits), netip.PrefixFrom(netip.AddrFrom16(upper), bits))
+		}
+		parts = halves
+	}
+	return parts
 }
 
 // borrowing6 are the interfaces that forward IPv6 for guests alone: the uplink, or, where the kernel has but one

@@ -40,8 +40,11 @@ func (b *builder) forwardSpec() ForwardSpec {
 	return spec
 }
 
-// plainLinks are the interfaces by which packets leave as they are: the uplinks that are no tunnels, and all
-// network cards, whether they are uplinks yet or not, so that a cable that is plugged in needs no change here.
+// plainKinds are the kinds of links that lead to a link layer: what isn't among them may be a tunnel.
+var plainKinds = []string{"", "bond", "bridge", "macvlan", "team", "veth", "vlan"}
+
+// plainLinks are the interfaces by which packets leave as they are: the uplinks that are no tunnels, and whatever may
+// become one of them, so that one that is plugged in needs no change here, for which guests would have to wait.
 func (b *builder) plainLinks() []string {
 	var names []string
 	for _, l := range b.have.Kernel.Links {
@@ -49,8 +52,9 @@ func (b *builder) plainLinks() []string {
 			continue
 		}
 		u, listed := b.have.Uplinks.Find(l.Name)
-		card := l.Kind == "" && l.Type == ethernetType
-		if listed && u.Kind != vnet.VPN || !listed && card {
+		_, own := OwnerOf(l)
+		plain := l.Type == ethernetType && slices.Contains(plainKinds, l.Kind) && !own && !halfMade(l) && !isPairEnd(l)
+		if listed && u.Kind != vnet.VPN || !listed && plain {
 			names = append(names, l.Name)
 		}
 	}

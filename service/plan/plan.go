@@ -154,6 +154,7 @@ type builder struct {
 	want      Want
 	have      vnet.Observed
 	decisions []Decision
+	own       map[string]vnet.Link // see ours; nil before every network's bridge is decided
 	moored    string
 	phases    [phases][]Op
 }
@@ -192,6 +193,7 @@ func (b *builder) decide() {
 		}
 		b.decisions = append(b.decisions, d)
 	}
+	b.own = b.findOurs()
 	b.decideSubnets()
 	for i := range b.decisions {
 		d := &b.decisions[i]

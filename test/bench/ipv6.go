@@ -57,7 +57,6 @@ func switch6(ctx context.Context, c config) error {
 	gone := &series{name: "guest: old default router gone, after NM's signal", unit: "ms", goal: "≤ 100"}
 	came := &series{name: "guest: new default router there", unit: "ms", goal: "≤ 100"}
 	usable := &series{name: "guest: new address usable", unit: "ms", goal: "≤ 1000"}
-	usable95 := &series{name: "  of which 95 % by", unit: "ms", goal: "≤ 2000"}
 	floor := &series{name: "floor: plain station, from its router's RA to an address", unit: "ms"}
 	moved := &series{name: "Gangway: from noticing to the last thing told", unit: "ms"}
 	o := c.options()
@@ -138,13 +137,12 @@ func switch6(ctx context.Context, c config) error {
 			moved.addMS(done - detected)
 		}
 	}
-	usable95.add(usable.quantile(0.95))
 	foreign, strange := 0, 0
 	for toA, e := range ends {
 		foreign += e.wire.Count(lab.FromMAC(p.guest.MAC), func(f lab.Frame) bool { return f.EtherType() != lab.EtherIPv6 })
 		strange += e.wire.Count(lab.RAWith(ends[!toA].prefix)) + e.wire.Count(lab.IsRA, lab.Outgoing)
 	}
-	table("Change of the active link between two bridges, both up", gone, came, usable, usable95, floor, moved)
+	table("Change of the active link between two bridges, both up", gone, came, usable, usable.by(0.95, "≤ 2000"), floor, moved)
 	fmt.Printf("  frames other than IPv6 from the guest on the uplinks: %d; advertisements of one link on the other, or sent by the laptop: %d\n", foreign, strange)
 	return nil
 }

@@ -121,6 +121,11 @@ func (p *laptop) waitMoored(ctx context.Context, ifname string) error {
 	if err := p.NM.WaitPrimary(ctx, ifname); err != nil {
 		return err
 	}
+	return p.waitUplink(ctx, ifname)
+}
+
+// waitUplink waits until guests are on the uplink.
+func (p *laptop) waitUplink(ctx context.Context, ifname string) error {
 	return p.waitProperty(ctx, p.network, "Network.Uplink", func(v any) bool {
 		path, _ := v.(godbus.ObjectPath)
 		return strings.HasSuffix(string(path), "/"+ifname)

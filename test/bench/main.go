@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -37,6 +38,16 @@ var experiments = []experiment{
 	{"unplug", unplug}, {"dockin", dockIn}, {"roam", roam}, {"clash", clash},
 	{"create", create}, {"pass", pass}, {"life", life},
 	{"switch6", switch6}, {"pull6", unplug6}, {"share", share}, {"throughput6", throughput6},
+	{"proxy-answer", proxyAnswer}, {"proxy-switch6", proxySwitch6}, {"proxy-pull6", proxyPull6}, {"proxy-idle", proxyIdle},
+	{"proxy-many", proxyMany}, {"proxy-throughput", proxyThroughput},
+	{"vpn-leak", vpnLeak}, {"nat66-recover", nat66Recover},
+}
+
+func names() (list []string) {
+	for _, e := range experiments {
+		list = append(list, e.name)
+	}
+	return list
 }
 
 func main() {
@@ -46,7 +57,7 @@ func main() {
 	flag.IntVar(&c.runs, "n", 10, "runs of each experiment")
 	flag.IntVar(&c.networks, "networks", 50, "networks to create")
 	flag.BoolVar(&c.debug, "debug", false, "have the daemon log in detail, and print its log at the end of each lab")
-	only := flag.String("run", "", "experiments whose name matches this `regexp`; all by default: unplug dockin roam clash create pass life switch6 pull6 share throughput6")
+	only := flag.String("run", "", "experiments whose name matches this `regexp`; all by default: "+strings.Join(names(), " "))
 	flag.Parse()
 	which, err := regexp.Compile(*only)
 	if err == nil {
@@ -58,16 +69,21 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	failed := false
 	for _, e := range experiments {
-		if !which.MatchString(e.name) {
+		if !which.MatchString(e.name) || ctx.Err() != nil {
 			continue
 		}
 		begun := time.Now()
-		if err := e.run(ctx, c); err != nil {
+		if err := e.run(ctx, c); err != nil { // the others say something all the same
 			fmt.Fprintf(os.Stderr, "bench: %s: %v\n", e.name, err)
-			os.Exit(1)
+			failed = true
 		}
 		fmt.Fprintf(os.Stderr, "(%s took %.0f s)\n", e.name, time.Since(begun).Seconds())
+	}
+	if failed {
+		stop()
+		os.Exit(1)
 	}
 }
 

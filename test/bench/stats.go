@@ -12,6 +12,7 @@ type series struct {
 	name   string
 	unit   string
 	goal   string // as text, "" for none
+	fine   bool   // thousandths matter
 	values []float64
 }
 
@@ -30,13 +31,25 @@ func (s *series) quantile(q float64) float64 {
 	return sorted[lo] + (at-float64(lo))*(sorted[hi]-sorted[lo])
 }
 
+// by is the figure that this part of the runs, at least, didn't exceed; with a goal of its own.
+func (s *series) by(part float64, goal string) *series {
+	rest := &series{name: fmt.Sprintf("  of which %.0f %% by", 100*part), unit: s.unit, goal: goal, fine: s.fine}
+	if len(s.values) > 0 {
+		rest.add(s.quantile(part))
+	}
+	return rest
+}
+
 func (s *series) row() string {
 	if len(s.values) == 0 {
 		return fmt.Sprintf("  %-58s %10s", s.name, "no run")
 	}
 	format := "  %-58s %10.1f %10.1f %10.1f  %-4s %4d  %s"
-	if s.unit == "" { // a ratio
+	switch {
+	case s.unit == "": // a ratio
 		format = strings.ReplaceAll(format, ".1f", ".2f")
+	case s.fine:
+		format = strings.ReplaceAll(format, ".1f", ".3f")
 	}
 	return fmt.Sprintf(format, s.name, s.quantile(0), s.median(), s.quantile(1), s.unit, len(s.values), s.goal)
 }
