@@ -142,13 +142,11 @@ func (b *builder) setEntries6(sets map[string][]vnet.SetEntry) {
 			sets[set] = append(sets[set], e)
 		}
 	}
-	// The networks that have a prefix, in order: a set holds so many interfaces with one (see divided).
-	sharing := map[netip.Prefix]int{}
+	divisions := b.divisions()
 	for _, d := range b.routed() {
 		r := d.router
 		for _, p := range r.prefixes {
-			parts := divided(p, sharing[p])
-			sharing[p]++
+			parts := divided(p, divisions[vnet.SetEntry{Prefix: p, Interface: d.Bridge}])
 			for _, part := range parts {
 				add(SetLocal6, part, d.Bridge)
 			}
@@ -178,11 +176,50 @@ func (b *builder) setEntries6(sets map[string][]vnet.SetEntry) {
 // mostInterfaces is with how many interfaces a set stores a prefix (AHASH_MAX of the kernel's ip_set_hash_gen.h).
 const mostInterfaces = 64
 
-// divided returns a prefix in as many parts of one length as it takes to store it for one more interface, after n: whole
-// for the first, then in halves, in quarters.
-func divided(p netip.Prefix, n int) []netip.Prefix {
+// divisions tells, by prefix and bridge, how often a prefix that many networks share is halved so that a set has room for it
+// with the bridge: not at all for the first so many, once for the next. Who has a place keeps it, for entries are
+// added before others are deleted.
+func (b *builder) divisions() map[vnet.SetEntry]int {
+	have := map[vnet.SetEntry]bool{}
+	for _, e := range b.have.Firewall.Sets[SetLocal6] {
+		have[e] = true
+	}
+	type place struct {
+		prefix netip.Prefix
+		times  int
+	}
+	taken, times := map[place]int{}, map[vnet.SetEntry]int{}
+	var rest []vnet.SetEntry
+	for _, d := range b.routed() {
+	prefixes:
+		for _, p := range d.router.prefixes {
+			e := vnet.SetEntry{Prefix: p, Interface: d.Bridge}
+			for n := 0; p.Bits()+n < p.Addr().BitLen() && n < mostDivisions; n++ {
+				if have[vnet.SetEntry{Prefix: netip.PrefixFrom(p.Addr(), p.Bits()+n), Interface: d.Bridge}] {
+					times[e] = n
+					taken[place{p, n}]++
+					continue prefixes
+				}
+			}
+			rest = append(rest, e)
+		}
+	}
+	for _, e := range rest {
+		for taken[place{e.Prefix, times[e]}] >= mostInterfaces {
+			times[e]++
+		}
+		taken[place{e.Prefix, times[e]}]++
+	}
+	return times
+}
+
+// mostDivisions is more than the networks that there may be take.
+const mostDivisions = 8
+
+// divided returns a prefix halved so many times.
+func divided(p netip.Prefix, times int) []netip.Prefix {
 	parts := []netip.Prefix{p}
-	for range n / mostInterfaces {
+	for range times {
 		var halves []netip.Prefix
 		for _, part := range parts {
 			upper := part.Addr().As16()

@@ -2,6 +2,7 @@ package plan_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"gangway/service/plan"
@@ -18,6 +19,15 @@ func TestManyNetworksOnOneLink(t *testing.T) {
 		w.network(fmt.Sprintf("n%03d", i), map[string]any{"ipv4-method": "off", "inbound": "allow"})
 	}
 	w.mustConverge(t)
+	// One more that comes before most others, as one that was created when they ran.
+	w.network("n000a", map[string]any{"ipv4-method": "off", "inbound": "allow"})
+	w.m.Log()
+	w.mustConverge(t)
+	for _, line := range w.m.Log() {
+		if strings.HasPrefix(line, "delete") {
+			t.Errorf("for one more network: %s", line)
+		}
+	}
 	for _, set := range []string{plan.SetLocal6, plan.SetInbound6} {
 		entries := w.m.SetEntries(set)
 		with, covered := map[string]int{}, map[string]int{}
@@ -38,7 +48,7 @@ func TestManyNetworksOnOneLink(t *testing.T) {
 				t.Errorf("%s has a part of the prefix with %s", set, ifname)
 			}
 		}
-		if len(covered) != networks {
+		if len(covered) != networks+1 {
 			t.Errorf("%s has %d of %d networks", set, len(covered), networks)
 		}
 	}
