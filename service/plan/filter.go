@@ -173,8 +173,9 @@ func (b *builder) setEntries6(sets map[string][]vnet.SetEntry) {
 	}
 }
 
-// mostInterfaces is with how many interfaces a set stores a prefix (AHASH_MAX of the kernel's ip_set_hash_gen.h).
-const mostInterfaces = 64
+// mostInterfaces is with how many interfaces a prefix is stored in a set. The kernel stores 64, but as soon as one prefix has
+// so many, it has no room for a third interface with any other (bucketsize in its ip_set_hash_gen.h, mtype_add).
+const mostInterfaces = 56
 
 // divisions tells, by prefix and bridge, how often a prefix that many networks share is halved so that a set has room for it
 // with the bridge: not at all for the first so many, once for the next. Who has a place keeps it, for entries are

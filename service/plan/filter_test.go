@@ -39,7 +39,7 @@ func TestManyNetworksOnOneLink(t *testing.T) {
 			}
 		}
 		for prefix, n := range with {
-			if n > 64 {
+			if n > 56 {
 				t.Errorf("%s has %s with %d interfaces", set, prefix, n)
 			}
 		}
