@@ -33,6 +33,11 @@ func (w *world) solicited(g *lab.Guest) (all lab.RA) {
 			all = ra
 			continue
 		}
+		if slices.ContainsFunc(ra.Prefixes, func(p lab.PrefixInfo) bool {
+			return slices.ContainsFunc(all.Prefixes, func(q lab.PrefixInfo) bool { return p.Prefix == q.Prefix })
+		}) {
+			break // a second answer: the guest's kernel has asked too
+		}
 		all.Prefixes, all.Routes, all.RDNSS = append(all.Prefixes, ra.Prefixes...), append(all.Routes, ra.Routes...), append(all.RDNSS, ra.RDNSS...)
 		all.DNSSL, all.PREF64, all.Unknown = append(all.DNSSL, ra.DNSSL...), append(all.PREF64, ra.PREF64...), append(all.Unknown, ra.Unknown...)
 		all.MTU = max(all.MTU, ra.MTU)

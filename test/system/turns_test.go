@@ -80,7 +80,9 @@ func (w *turns) converges() {
 			w.must(err)
 			prefixes = append(prefixes, p)
 		}
-		if n := len(prefixes); (n > 0) != (ways[name] != "link-local") {
+		// Of two sites in the same way, the one left may still be the network's until the other's routers are known.
+		if way := ways[name]; (len(prefixes) > 0) != (way != "link-local") ||
+			(way == "bridge" || way == "proxy") && !slices.Equal(prefixes, []netip.Prefix{site.Options.IPv6}) {
 			return fmt.Errorf("its prefixes are %v at %q", prefixes, name)
 		}
 		state, err := w.guest.IPv6()
