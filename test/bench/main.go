@@ -26,6 +26,7 @@ type config struct {
 	daemon, data string
 	runs         int
 	networks     int
+	silence      time.Duration
 	debug        bool
 }
 
@@ -55,6 +56,7 @@ func main() {
 	flag.StringVar(&c.daemon, "gangwayd", "bin/gangwayd", "the daemon's `path`")
 	flag.StringVar(&c.data, "data", "data", "the `directory` with bus and polkit policies")
 	flag.IntVar(&c.runs, "n", 10, "runs of each experiment")
+	flag.DurationVar(&c.silence, "silence", 125*time.Second, "how long guests are silent in proxy-idle")
 	flag.IntVar(&c.networks, "networks", 50, "networks to create")
 	flag.BoolVar(&c.debug, "debug", false, "have the daemon log in detail, and print its log at the end of each lab")
 	only := flag.String("run", "", "experiments whose name matches this `regexp`; all by default: "+strings.Join(names(), " "))

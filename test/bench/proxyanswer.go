@@ -144,7 +144,7 @@ func proxyAnswer(ctx context.Context, c config) error {
 
 // proxyIdle pings, from the link, guests that have been silent for long.
 func proxyIdle(ctx context.Context, c config) error {
-	aged := &series{name: "silent for two minutes but for the daemon's probes", unit: "ms", goal: "≤ 1000"}
+	aged := &series{name: "silent but for answers to the daemon's probes", unit: "ms", goal: "≤ 1000"}
 	unknown := &series{name: "never heard of: on demand", unit: "ms", goal: "≤ 1000"}
 	p, err := onWiFi(ctx, c)
 	if err != nil {
@@ -165,7 +165,7 @@ func proxyIdle(ctx context.Context, c config) error {
 			return err
 		}
 	}
-	if err := pause(ctx, 2*time.Minute+5*time.Second); err != nil {
+	if err := pause(ctx, c.silence); err != nil {
 		return err
 	}
 	routed, answered, err := p.known("wlan0", heard)
@@ -185,7 +185,7 @@ func proxyIdle(ctx context.Context, c config) error {
 		}
 	}
 	table("Proxy: a neighbour pings a guest, until the first answer", aged, unknown)
-	fmt.Printf("  of %d silent addresses the kernel had %d routes and %d proxied neighbours after two minutes\n", runs, routed, answered)
+	fmt.Printf("  of %d silent addresses the kernel had %d routes and %d proxied neighbours after %v\n", runs, routed, answered, c.silence)
 	return p.refused(ctx)
 }
 
