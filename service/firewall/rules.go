@@ -13,6 +13,24 @@ const (
 	postroutingChain = "GANGWAY-POSTROUTING"
 )
 
+// How rules of both families tell where a packet comes from or goes to. notServices is for all but the bridges
+// whose guests have the host's services alone.
+var (
+	fromBridge    = fmt.Sprintf("-m devgroup --src-group %#x/%#x", plan.GroupBridge, plan.GroupMask)
+	notFromBridge = fmt.Sprintf("-m devgroup ! --src-group %#x/%#x", plan.GroupBridge, plan.GroupMask)
+	toBridge      = fmt.Sprintf("-m devgroup --dst-group %#x/%#x", plan.GroupBridge, plan.GroupMask)
+	notServices   = fmt.Sprintf("-m devgroup ! --src-group %#x/%#x",
+		plan.GroupBridge|plan.GroupServices, plan.GroupMask|plan.GroupServices)
+)
+
+// clampMSS returns the rules that fit TCP's segments to the path, for what matches the way out and the way in.
+func clampMSS(wayOut, wayIn string) []string {
+	return []string{
+		"-p tcp " + wayOut + " -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",
+		"-p tcp " + wayIn + " -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",
+	}
+}
+
 // chain is a chain of ours: its rules, and the built-in chain that jumps to it first.
 type chain struct {
 	table, name, hook string
@@ -30,12 +48,6 @@ func (c chain) jump() string { return "-j " + c.name }
 // everybody's bridges (Linux net/netfilter/xt_physdev.c, physdev_mt_check).
 func chains(bridged bool) []chain {
 	var (
-		fromBridge    = fmt.Sprintf("-m devgroup --src-group %#x/%#x", plan.GroupBridge, plan.GroupMask)
-		notFromBridge = fmt.Sprintf("-m devgroup ! --src-group %#x/%#x", plan.GroupBridge, plan.GroupMask)
-		toBridge      = fmt.Sprintf("-m devgroup --dst-group %#x/%#x", plan.GroupBridge, plan.GroupMask)
-		notServices   = fmt.Sprintf("-m devgroup ! --src-group %#x/%#x",
-			plan.GroupBridge|plan.GroupServices, plan.GroupMask|plan.GroupServices)
-
 		fromGuest    = "-m set --match-set " + plan.SetLocal + " src,src"
 		notFromGuest = "-m set ! --match-set " + plan.SetLocal + " src,src"
 		toGuest      = "-m set --match-set " + plan.SetLocal + " dst,dst"
@@ -68,10 +80,7 @@ func chains(bridged bool) []chain {
 	)
 
 	return []chain{
-		{"mangle", forwardChain, "FORWARD", []string{
-			"-p tcp " + wayOut + " -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",
-			"-p tcp " + wayIn + " -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",
-		}},
+		{"mangle", forwardChain, "FORWARD", clampMSS(wayOut, wayIn)},
 		{"mangle", postroutingChain, "POSTROUTING", []string{
 			// A packet on its way into a veth or tap has its checksum still to be filled in by
 			// hardware that isn't there. Sockets know; DHCP clients that read raw packets

@@ -16,10 +16,7 @@ func chains6(bridged bool) []chain {
 		translated = "-m set --match-set " + plan.SetNAT6 + " src,dst"
 	)
 	return []chain{
-		{"mangle", forwardChain, "FORWARD", []string{
-			"-p tcp " + wayOut + " -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",
-			"-p tcp " + wayIn + " -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu",
-		}},
+		{"mangle", forwardChain, "FORWARD", clampMSS(wayOut, wayIn)},
 		{"nat", postroutingChain, "POSTROUTING", []string{
 			translated + " -j MASQUERADE",
 		}},
@@ -30,12 +27,7 @@ func chains6(bridged bool) []chain {
 
 // input6 returns the rules of what the host gets from guests.
 func input6() []string {
-	var (
-		fromBridge  = fmt.Sprintf("-m devgroup --src-group %#x/%#x", plan.GroupBridge, plan.GroupMask)
-		notServices = fmt.Sprintf("-m devgroup ! --src-group %#x/%#x",
-			plan.GroupBridge|plan.GroupServices, plan.GroupMask|plan.GroupServices)
-		notFromGuest = "-m set ! --match-set " + plan.SetLocal6 + " src,src"
-	)
+	notFromGuest := "-m set ! --match-set " + plan.SetLocal6 + " src,src"
 	return []string{
 		// The answer to a forged source would leave by the uplink. Neighbour discovery and MLD have a
 		// link-local source, or none yet (RFC 4861 4.3, RFC 3810 5.2.13).
@@ -54,10 +46,7 @@ func input6() []string {
 // forward6 returns the rules of what is routed.
 func forward6(bridged bool) []string {
 	var (
-		fromBridge    = fmt.Sprintf("-m devgroup --src-group %#x/%#x", plan.GroupBridge, plan.GroupMask)
-		notFromBridge = fmt.Sprintf("-m devgroup ! --src-group %#x/%#x", plan.GroupBridge, plan.GroupMask)
-		toBridge      = fmt.Sprintf("-m devgroup --dst-group %#x/%#x", plan.GroupBridge, plan.GroupMask)
-		amongBridges  = fmt.Sprintf("-m devgroup --src-group %#x/%#x --dst-group %#x/%#x",
+		amongBridges = fmt.Sprintf("-m devgroup --src-group %#x/%#x --dst-group %#x/%#x",
 			plan.GroupBridge, plan.GroupMask, plan.GroupBridge, plan.GroupMask)
 
 		fromGuest    = "-m set --match-set " + plan.SetLocal6 + " src,src"

@@ -174,6 +174,23 @@ func plainStation(ctx context.Context, st *lab.Station) (time.Duration, error) {
 	return at.Sub(ra.Time), err
 }
 
+// probes6 has guest and laptop ask the internet by IPv6 every 5 ms, and returns when both are answered and nothing else goes on.
+func (p *laptop) probes6(ctx context.Context) (guest, laptop *lab.Probe, err error) {
+	fast := lab.ProbeOptions{Interval: 5 * time.Millisecond, Timeout: 400 * time.Millisecond}
+	if guest, err = p.guest.ProbeSockets(ctx, lab.EchoIPv6, fast); err != nil {
+		return nil, nil, err
+	}
+	if laptop, err = p.Laptop.ProbeSockets(ctx, lab.EchoIPv6, fast); err != nil {
+		return nil, nil, err
+	}
+	for _, probe := range []*lab.Probe{guest, laptop} {
+		if _, err := probe.WaitSuccess(ctx, time.Now()); err != nil {
+			return nil, nil, err
+		}
+	}
+	return guest, laptop, quiet(ctx)
+}
+
 // unplug6 pulls the cable of the active one of two bridged links.
 func unplug6(ctx context.Context, c config) error {
 	gone := &series{name: "guest: old default router gone, after the cable was pulled", unit: "ms", goal: "≤ 400"}
@@ -200,21 +217,8 @@ func unplug6(ctx context.Context, c config) error {
 		if _, _, err := watch.WaitAddress(ctx, prefixB); err != nil {
 			return err
 		}
-		fast := lab.ProbeOptions{Interval: 5 * time.Millisecond, Timeout: 400 * time.Millisecond}
-		guest, err := p.guest.ProbeSockets(ctx, lab.EchoIPv6, fast)
+		guest, laptop, err := p.probes6(ctx)
 		if err != nil {
-			return err
-		}
-		laptop, err := p.Laptop.ProbeSockets(ctx, lab.EchoIPv6, fast)
-		if err != nil {
-			return err
-		}
-		for _, probe := range []*lab.Probe{guest, laptop} {
-			if _, err := probe.WaitSuccess(ctx, time.Now()); err != nil {
-				return err
-			}
-		}
-		if err := quiet(ctx); err != nil {
 			return err
 		}
 		begun := time.Now()

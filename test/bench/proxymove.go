@@ -158,21 +158,8 @@ func proxyPull6(ctx context.Context, c config) error {
 		if _, err := p.guest.Run(ctx, "ip", "-6", "addr", "flush", "dev", lab.GuestInterface, "to", wifi.prefix.String()); err != nil {
 			return err
 		}
-		fast := lab.ProbeOptions{Interval: 5 * time.Millisecond, Timeout: 400 * time.Millisecond}
-		guest, err := p.guest.ProbeSockets(ctx, lab.EchoIPv6, fast)
+		guest, laptop, err := p.probes6(ctx)
 		if err != nil {
-			return err
-		}
-		laptop, err := p.Laptop.ProbeSockets(ctx, lab.EchoIPv6, fast)
-		if err != nil {
-			return err
-		}
-		for _, probe := range []*lab.Probe{guest, laptop} {
-			if _, err := probe.WaitSuccess(ctx, time.Now()); err != nil {
-				return err
-			}
-		}
-		if err := quiet(ctx); err != nil {
 			return err
 		}
 		begun := time.Now()
