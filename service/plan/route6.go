@@ -89,12 +89,17 @@ func (b *builder) elsewhere(d *Decision) bool {
 // planProxies has the kernel answer for guests on the uplinks whose link they share.
 func (b *builder) planProxies() {
 	want := map[vnet.Proxy]string{} // to the link's name
+	var order []vnet.Proxy
 	for _, d := range b.routed() {
 		if !d.router.proxy || b.have.BlindFirewall {
 			continue
 		}
 		for _, a := range b.guests(d) {
-			want[vnet.Proxy{Address: a, Link: d.router.up.Index, Protocol: Protocol}] = d.router.up.Interface
+			p := vnet.Proxy{Address: a, Link: d.router.up.Index, Protocol: Protocol}
+			if want[p] == "" {
+				order = append(order, p)
+			}
+			want[p] = d.router.up.Interface
 		}
 	}
 	have := map[vnet.Proxy]bool{}
@@ -109,13 +114,9 @@ func (b *builder) planProxies() {
 			b.add(phaseSysctl6, DeleteProxy{Link: l.Name, Address: p.Address})
 		}
 	}
-	for _, d := range b.routed() { // in order
-		for _, a := range b.guests(d) {
-			p := vnet.Proxy{Address: a, Link: d.router.up.Index, Protocol: Protocol}
-			if want[p] != "" && !have[p] {
-				b.add(phaseRoute6, AddProxy{Link: want[p], Address: a})
-				have[p] = true
-			}
+	for _, p := range order {
+		if !have[p] {
+			b.add(phaseRoute6, AddProxy{Link: want[p], Address: p.Address})
 		}
 	}
 }
