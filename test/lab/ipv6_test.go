@@ -272,7 +272,10 @@ func TestNoIPv6(t *testing.T) {
 			t.Fatal(err)
 		}
 		solicit(t, l.Laptop, s.Uplink)
-		if n := wire.Count(IsRA); n != 0 || wire.Count(IsICMPv6(RouterSolicitation), Incoming) == 0 {
+		if _, err := wire.Wait(ctx, All(IsICMPv6(RouterSolicitation), Incoming)); err != nil {
+			t.Errorf("no solicitation at site %s: %v", s.Name, err)
+		}
+		if n := wire.Count(IsRA); n != 0 {
 			t.Errorf("%d advertisements at site %s", n, s.Name)
 		}
 		if s.Name == "b" {

@@ -93,11 +93,8 @@ func checkVPN(t *testing.T, l *Lab, v *VPN) {
 	}
 	seenAs(t, l, want4, want6)
 	for to := range in {
-		if n := plain.Count(Incoming, DstIn(to), After(up)); n > 0 {
-			t.Errorf("%d packets to %s passed %s by", n, to, name)
-		}
-		if n := tunnelled.Count(Outgoing, DstIn(to), After(begun)); n == 0 {
-			t.Errorf("no packet to %s in %s", to, name)
+		if _, err := tunnelled.Wait(ctx, All(Outgoing, DstIn(to), After(begun))); err != nil {
+			t.Errorf("no packet to %s in %s: %v", to, name, err)
 		}
 		if n := tunnelled.Count(DstIn(to), Not(After(begun))); n > 0 {
 			t.Errorf("%d packets to %s in %s before it was up", n, to, name)
@@ -110,12 +107,20 @@ func checkVPN(t *testing.T, l *Lab, v *VPN) {
 	if link, err := l.Laptop.nl.LinkByName(name); err != nil || link.Attrs().MTU != v.Options.MTU || v.Options.MTU < 1280 {
 		t.Errorf("%s has MTU %d, %v", name, link.Attrs().MTU, err)
 	}
+	still := time.Now()
 	down, err := v.Down()
 	if err != nil || down.Before(up) {
 		t.Errorf("%s down at %v, %v", name, down.Sub(begun), err)
 	}
 	seenAs(t, l, b.Options.IPv4, b.Options.IPv6)
 	for to := range in {
+		// What is captured is in order: when this is there, all before it is.
+		if _, err := plain.Wait(ctx, All(Incoming, DstIn(to), After(down))); err != nil {
+			t.Errorf("no packet to %s beside %s, which is down: %v", to, name, err)
+		}
+		if n := plain.Count(Incoming, DstIn(to), After(up), Not(After(still))); n > 0 {
+			t.Errorf("%d packets to %s passed %s by", n, to, name)
+		}
 		if n := tunnelled.Count(Outgoing, DstIn(to), After(down)); n > 0 {
 			t.Errorf("%d packets to %s in %s which is down", n, to, name)
 		}

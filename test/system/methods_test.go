@@ -49,8 +49,8 @@ func TestMethods(t *testing.T) {
 	c, err := b.Router.Capture(w.ctx, "lan0")
 	w.must(err)
 	w.must(w.pings(r.Host, b.RouterIPv4))
-	if n := c.Count(lab.SrcIn(netip.MustParsePrefix("192.168.201.0/24"))); n == 0 {
-		t.Error("a routed guest's packets are translated")
+	if _, err := c.Wait(w.soon(), lab.SrcIn(netip.MustParsePrefix("192.168.201.0/24"))); err != nil {
+		t.Error("a routed guest's packets are translated:", err)
 	}
 
 	// Isolated: its own network and the host's services, no more; no default route at all.

@@ -110,8 +110,8 @@ func TestVPN(t *testing.T) {
 		t.Error("nothing went into the tunnel translated")
 	}
 	w.reachesBy(bypass.Host, "b")
-	if n := captures["eth0"].Count(echo); n == 0 {
-		t.Error("the capture on eth0 sees nothing at all")
+	if _, err := captures["eth0"].Wait(w.soon(), echo); err != nil {
+		t.Error("the capture on eth0 sees nothing at all:", err)
 	}
 	for _, n := range []string{"default", "bypass", "block"} {
 		subnet := w.subnet(root + "/network/" + netPath(n))
